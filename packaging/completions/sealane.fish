@@ -1,0 +1,57 @@
+# fish completion for sealane(1)
+
+function __sealane_names
+    sealane --json ls $argv[1] 2>/dev/null | sed 's/"name"/\n&/g' | sed -n 's/^"name": *"\([^"]*\)".*/\1/p' | sort -u
+end
+
+set -l verbs status ls explain intention run enrol unenrol drain reload logs top doctor bench cdi hook help
+complete -c sealane -f
+complete -c sealane -l json -d "the daemon's answer as it is"
+complete -c sealane -l socket -r -F -d "admin socket"
+complete -c sealane -s h -l help -d help
+complete -c sealane -n __fish_use_subcommand -s V -l version -d version
+complete -c sealane -n __fish_use_subcommand -a status -d "the daemon at a glance"
+complete -c sealane -n __fish_use_subcommand -a ls -d "list what the daemon knows"
+complete -c sealane -n __fish_use_subcommand -a explain -d "which intention decides, and why"
+complete -c sealane -n __fish_use_subcommand -a intention -d "say who may talk to whom"
+complete -c sealane -n __fish_use_subcommand -a run -d "run a command as a workload"
+complete -c sealane -n __fish_use_subcommand -a enrol -d "tell the daemon which cgroup a workload has"
+complete -c sealane -n __fish_use_subcommand -a unenrol -d "forget a cgroup and cut its lanes"
+complete -c sealane -n __fish_use_subcommand -a drain -d "let no new lanes in"
+complete -c sealane -n __fish_use_subcommand -a reload -d "read the configuration again"
+complete -c sealane -n __fish_use_subcommand -a logs -d "the last events"
+complete -c sealane -n __fish_use_subcommand -a top -d "who sends how much, live"
+complete -c sealane -n __fish_use_subcommand -a doctor -d "what this machine gives sealane"
+complete -c sealane -n __fish_use_subcommand -a bench -d "a lane beside a Unix socket and TCP"
+complete -c sealane -n __fish_use_subcommand -a cdi -d "print the CDI file"
+complete -c sealane -n __fish_use_subcommand -a hook -d "the OCI hook"
+complete -c sealane -n __fish_use_subcommand -a help -d "help on a verb"
+complete -c sealane -n "__fish_seen_subcommand_from help" -a "$verbs"
+complete -c sealane -n "__fish_seen_subcommand_from ls" -a "workloads services intentions lanes sockets"
+complete -c sealane -n "__fish_seen_subcommand_from explain" -a "(__sealane_names services)"
+complete -c sealane -n "__fish_seen_subcommand_from intention; and not __fish_seen_subcommand_from allow deny rm" -a "allow deny rm"
+complete -c sealane -n "__fish_seen_subcommand_from allow deny rm" -a "(__sealane_names services)"
+complete -c sealane -n "__fish_seen_subcommand_from allow" -l strict -d "never the direct path"
+complete -c sealane -n "__fish_seen_subcommand_from allow" -x -l bytes-per-s -d "of one lane"
+complete -c sealane -n "__fish_seen_subcommand_from allow" -x -l open-lanes -d "at the same time"
+complete -c sealane -n "__fish_seen_subcommand_from allow" -x -l connections-per-s -d "new lanes a second"
+complete -c sealane -n "__fish_seen_subcommand_from allow deny" -x -l expires -d "when it ends"
+complete -c sealane -n "__fish_seen_subcommand_from run enrol" -x -l service -a "(__sealane_names services)" -d "speak as"
+complete -c sealane -n "__fish_seen_subcommand_from run enrol hook" -x -l workload -a "(__sealane_names workloads)" -d "be"
+complete -c sealane -n "__fish_seen_subcommand_from run" -r -l rootfs -a "(__fish_complete_directories)" -d "root directory"
+complete -c sealane -n "__fish_seen_subcommand_from run" -x -l net -a "none host" -d "network"
+complete -c sealane -n "__fish_seen_subcommand_from run" -a "(__fish_complete_subcommand)"
+complete -c sealane -n "__fish_seen_subcommand_from enrol" -x -l container -d "container id"
+complete -c sealane -n "__fish_seen_subcommand_from enrol" -x -l pid -d "a process in it"
+complete -c sealane -n "__fish_seen_subcommand_from enrol" -r -l cgroup -a "(__fish_complete_directories)" -d "its path"
+complete -c sealane -n "__fish_seen_subcommand_from enrol" -x -l label -d "key=value"
+complete -c sealane -n "__fish_seen_subcommand_from unenrol drain" -a "(__sealane_names workloads)"
+complete -c sealane -n "__fish_seen_subcommand_from drain" -l undo -d "let lanes in again"
+complete -c sealane -n "__fish_seen_subcommand_from logs" -s f -l follow -d "also those to come"
+complete -c sealane -n "__fish_seen_subcommand_from logs" -x -s n -l lines -d "how many"
+complete -c sealane -n "__fish_seen_subcommand_from top" -x -s n -l rounds -d "stop after"
+complete -c sealane -n "__fish_seen_subcommand_from top" -x -s d -l delay -d "time between rounds"
+complete -c sealane -n "__fish_seen_subcommand_from cdi" -r -l dir -a "(__fish_complete_directories)" -d "directory"
+complete -c sealane -n "__fish_seen_subcommand_from bench" -x -l wait -a "adaptive spin block" -d "how the lane's ends wait"
+complete -c sealane -n "__fish_seen_subcommand_from bench" -x -l time -d "for all of it"
+complete -c sealane -n "__fish_seen_subcommand_from hook" -a "createRuntime poststop"

@@ -1,0 +1,65 @@
+/*
+ * Every bound in sealane has a name, and stands here with its reason. "size" is bytes, "n_" is a count.
+ */
+#ifndef BASE_LIMITS_H
+#define BASE_LIMITS_H
+
+enum {
+	/* A service, namespace or workload name: one DNS label (RFC 1123), as SPIFFE path segments and cgroup names allow. */
+	LIMIT_NAME_SIZE = 64, /* with the NUL */
+	/* "ns/name" with the NUL. */
+	LIMIT_SERVICE_SIZE = 2 * LIMIT_NAME_SIZE,
+	/* A SPIFFE trust domain: a DNS name (RFC 1035: 253 characters). */
+	LIMIT_TRUST_DOMAIN_SIZE = 254,
+	/* spiffe://TD/ns/NS/svc/NAME, with room; SPIFFE-ID section 2.3 allows 2048. */
+	LIMIT_SPIFFE_ID_SIZE = 512,
+	/* A path in a configuration: what fits in one role message with all else. PATH_MAX would not. */
+	LIMIT_PATH_SIZE = 512,
+	/* One role-to-role message; a SEQPACKET datagram, so also its buffer. */
+	LIMIT_ROLE_MSG_SIZE = 2048,
+	/* Bytes that wait for a slow role before the channel counts as broken: a configuration at all its limits is 20 MiB. */
+	LIMIT_CHAN_QUEUE_SIZE = 64 << 20,
+	/* One configuration file; the largest sensible one (10,000 intentions) is about 2 MiB. */
+	LIMIT_CONFIG_SIZE = 16 << 20,
+	/* Nesting in a configuration file; Consul's deepest is 7. */
+	LIMIT_CONFIG_DEPTH = 32,
+	/* One configuration value or key. */
+	LIMIT_CONFIG_STRING_SIZE = 4096,
+	LIMIT_WORKLOADS = 4096,
+	LIMIT_SERVICES = 8192,
+	LIMIT_INTENTIONS = 65536,
+	LIMIT_UPSTREAMS = 16384,
+	/* Services one workload may speak as. */
+	LIMIT_WORKLOAD_SERVICES = 16,
+	/* Words in a health check's command line. */
+	LIMIT_CHECK_ARGS = 16,
+	/* Relayed lanes one gate process carries; two descriptors each, below the common hard limit of 20,000-1M. */
+	LIMIT_GATE_LANES = 9000,
+	/* Lanes in shared memory that are brokered at a time; a leash of each end is kept over a restart. */
+	LIMIT_LANES = 32768,
+	/* Connections to control sockets that have no answer yet, all workloads together: room for at least one of each. */
+	LIMIT_PORTER_UNANSWERED = 8192,
+	/* Control connections at all: a client's for each lane, a server's for each service that listens, and those. */
+	LIMIT_PORTER_CONNS = LIMIT_LANES + LIMIT_SERVICES + LIMIT_PORTER_UNANSWERED,
+	/*
+	 * What the regions of one workload's own lanes in shared memory may take, in MiB. The memory itself is charged to the
+	 * container, which the kernel limits; this bounds what its peers have to map: 10,000 lanes with rings of 1 MiB.
+	 */
+	LIMIT_WORKLOAD_SHM_MIB = 16 << 10,
+	/* Gate processes; one per core is enough, since a gate never blocks. */
+	LIMIT_GATES = 16,
+	/* Bytes a relay reads at once: where socket-file throughput stopped growing (research: 64 KiB-256 KiB). */
+	LIMIT_RELAY_BUFFER_SIZE = 128 << 10,
+	/* Direct lanes one scan tells of: 40 MiB of records; far above what descriptor tables allow on most hosts. */
+	LIMIT_LANES_SCANNED = 1 << 20,
+	/* Events kept in memory for `sealane logs`. */
+	LIMIT_EVENTS_KEPT = 4096,
+	/* An admin request's body. */
+	LIMIT_ADMIN_BODY_SIZE = 64 << 10,
+	/* Admin connections at the same time. */
+	LIMIT_ADMIN_CONNS = 64,
+	/* Deepest cgroup that is matched by ancestors; the kernel's own default cgroup.max.depth is unlimited, engines use < 10. */
+	LIMIT_CGROUP_DEPTH = 64,
+};
+
+#endif

@@ -1,0 +1,138 @@
+/* The table of verbs. Each is a file verb_NAME.c; docs/openapi.json is what they talk to. */
+#include "cli/cli.h"
+#include "cli/oci_runtime.h"
+
+#include <fcntl.h>
+
+static const struct cli_verb g_verbs[] = {
+	{ "status", verb_status, "status", "The daemon at a glance", "" },
+	{ "ls", verb_ls, "ls workloads|services|intentions|lanes|sockets", "List what the daemon knows", "", "workloads|services|intentions|lanes|sockets" },
+	{ "explain", verb_explain, "explain SOURCE DESTINATION",
+	  "Which intention decides for a pair of services, which way a lane takes, and why",
+	  "Exits 0 when the pair is allowed and 1 when it is denied.\n", "SOURCE DESTINATION" },
+	{ "intention", verb_intention,
+	  "intention allow SOURCE DESTINATION [--strict] [--bytes-per-s N] [--open-lanes N] [--connections-per-s N] [--expires WHEN]\n"
+	  "intention deny SOURCE DESTINATION [--expires WHEN]\n"
+	  "intention rm SOURCE DESTINATION",
+	  "Say who may talk to whom, from now on and over restarts",
+	  "  --strict               never the direct path: the daemon checks and can count every byte\n"
+	  "  --bytes-per-s N        of one lane, both directions together: 4096, 10mb, 1.5g\n"
+	  "  --open-lanes N         at the same time\n"
+	  "  --connections-per-s N  new lanes a second\n"
+	  "  --expires WHEN         2h, 30m, or 2026-01-02T03:04:05Z\n"
+	  "SOURCE and DESTINATION are NAME, NAMESPACE/NAME, NAMESPACE/* or *. A run-time intention wins over a file's for the same\n"
+	  "pair; rm takes it away again.\n", "allow|deny|rm SOURCE DESTINATION" },
+	{ "run", verb_run, "run --service NAME [--workload NAME] [--rootfs DIR] [--net none|host] [--] COMMAND [ARGUMENT ...]",
+	  "Run a command as a workload, in namespaces and a cgroup of its own",
+	  "  --service NAME   speak as this service (a workload is made if none is configured)\n"
+	  "  --workload NAME  be this configured workload; without --service too\n"
+	  "  --rootfs DIR     its root directory; without it the command sees the host's files\n"
+	  "  --net            none (default): only lo; host: the caller's network\n"
+	  "Exits with the command's status; 126 and 127 when it cannot be run or found.\n", "COMMAND" },
+	{ "enrol", verb_enrol, "enrol --container ID|--pid PID|--cgroup PATH [--workload NAME] [--service NAME] [--label KEY=VALUE]",
+	  "Tell the daemon which cgroup a workload has, where no engine hook does",
+	  "Prints the workload's name and its directory on the host, to be mounted at /run/sealane.\n" },
+	{ "unenrol", verb_unenrol, "unenrol WORKLOAD", "Forget a workload's cgroup and cut its lanes", "", "WORKLOAD" },
+	{ "drain", verb_drain, "drain WORKLOAD [--undo]", "Let no new lanes to or from a workload in; open ones go on", "", "WORKLOAD" },
+	{ "reload", verb_reload, "reload", "Read the configuration files again; wrong ones are refused and the old ones stay", "" },
+	{ "logs", verb_logs, "logs [-f] [-n LINES]", "The daemon's last events; with -f also those to come",
+	  "  -n LINES  of those that were (100; at most 4096; with -f also 0)\n" },
+	{ "top", verb_top, "top [-n ROUNDS] [-d TIME]", "Who sends how much on which lane, live",
+	  "  -n ROUNDS  stop after so many\n"
+	  "  -d TIME    between rounds: 5, 500ms, 1m (default 1s)\n"
+	  "With --json: the lanes' counters, one answer each round.\n" },
+	{ "doctor", verb_doctor, "doctor", "What this machine gives sealane, and what to change", "Exits 1 when something that sealane needs is missing.\n" },
+	{ "bench", verb_bench, "bench [--wait adaptive|spin|block] [--time TIME]",
+	  "Measure a lane on this machine, beside a Unix socket and TCP",
+	  "  --wait  how the lane's two ends wait (default: adaptive)\n"
+	  "  --time  for all of it: 10s, 500ms (default: 2s)\n"
+	  "Two processes, each on a CPU of its own if there are two. No daemon is needed.\n" },
+	{ "cdi", verb_cdi, "cdi [--dir DIR]", "Print the CDI file that container engines read (default DIR: /run/cdi)", "" },
+	{ "hook", verb_hook, "hook createRuntime|poststop [--workload NAME]",
+	  "The OCI hook: enrol a container that an engine is starting (its state comes on standard input)", "", "createRuntime|poststop" },
+};
+
+static void main_help(FILE *f)
+{
+	fputs("usage: sealane [--socket PATH] [--json] VERB ...\n\n", f);
+	for (size_t i = 0; i < ARRAY_SIZE(g_verbs); i++)
+		fprintf(f, "  %-10s %s\n", g_verbs[i].name, g_verbs[i].summary);
+	fputs("\nsealane VERB --help tells more of each. The daemon is asked on " CLI_DEFAULT_SOCKET ",\n"
+	      "or on what --socket or SEALANE_ADMIN says. Exits 0: done; 1: refused or failed; 2: usage; 3: no daemon answers.\n", f);
+}
+
+static const struct cli_verb *main_find_verb(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(g_verbs); i++) {
+		if (strcmp(g_verbs[i].name, name) == 0)
+			return &g_verbs[i];
+	}
+	return NULL;
+}
+
+static int main_run_verb(struct cli *c, int argc, char **argv)
+{
+	int r;
+
+	c->verb = main_find_verb(argv[0]);
+	if (!c->verb) {
+		fprintf(stderr, "sealane: there is no verb \"%s\"; sealane help lists them\n", argv[0]);
+		return CLI_USAGE;
+	}
+	r = c->verb->run(c, argc - 1, argv + 1);
+	/* A full disk behind standard output must not look like success. */
+	if ((fflush(stdout) != 0 || ferror(stdout)) && r == CLI_OK)
+		return cli_error(c, "standard output: %m");
+	return r;
+}
+
+/* With one of the three closed, the next file that is opened would become it, and `run` hands those three on. */
+static bool main_fill_std_fds(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *socket_path = getenv("SEALANE_ADMIN");
+	struct cli c = { .socket_path = socket_path && *socket_path ? socket_path : CLI_DEFAULT_SOCKET };
+	bool version = false;
+	const struct opt opts[] = { { "version", 'V', OPT_FLAG, &version } };
+	int first = 1, n;
+
+	if (!main_fill_std_fds())
+		return CLI_FAILED;
+	if (strncmp(program_invocation_short_name, "sealane-", 8) == 0)
+		return oci_runtime_main(&c, program_invocation_short_name + 8, argc, argv);
+	/* Options before the verb are ours; all after it are the verb's. */
+	while (first < argc && argv[first][0] == '-')
+		first += strcmp(argv[first], "--socket") == 0 && first + 1 < argc ? 2 : 1;
+	n = opt_parse(&c, opts, ARRAY_SIZE(opts), first - 1, argv + 1, OPT_OPERANDS_ANYWHERE);
+	if (n < 0)
+		return CLI_USAGE;
+	if (version || (first < argc && strcmp(argv[first], "version") == 0)) {
+		puts("sealane " SEALANE_VERSION);
+		return CLI_OK;
+	}
+	if (c.help || (first < argc && strcmp(argv[first], "help") == 0 && first + 1 == argc)) {
+		main_help(stdout);
+		return CLI_OK;
+	}
+	if (first < argc && strcmp(argv[first], "help") == 0 && main_find_verb(argv[first + 1])) {
+		c.verb = main_find_verb(argv[first + 1]);
+		cli_help(&c);
+		return CLI_OK;
+	}
+	if (first >= argc) {
+		main_help(stderr);
+		return CLI_USAGE;
+	}
+	return main_run_verb(&c, argc - first, argv + first);
+}

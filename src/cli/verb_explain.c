@@ -1,0 +1,111 @@
+#include "cli/api.h"
+#include "cli/table.h"
+#include "cli/units.h"
+
+#include <inttypes.h>
+
+static void explain_line(const char *name, const char *text)
+{
+	printf("  %-12s ", name);
+	text_put(stdout, text ? text : "unknown");
+	putchar('\n');
+}
+
+static void explain_intention(const json_t *e)
+{
+	const json_t *i = json_object_get(e, "intention"), *limits = json_object_get(i, "limits");
+	AUTO_FREE(char) rule = NULL;
+	char buf[UNIT_TEXT_SIZE], line[128];
+
+	if (!json_is_object(i)) {
+		explain_line("intention", "none fits, so the default decides: deny");
+		return;
+	}
+	rule = api_path("%s %s -> %s%s", api_str(i, "action"), api_str(i, "source"), api_str(i, "destination"),
+			api_bool(i, "strict") ? ", strict" : "");
+	explain_line("intention", rule);
+	explain_line("said in", api_str(i, "where"));
+	if (api_i64(limits, "bytes_per_s")) {
+		snprintf(line, sizeof(line), "%s/s on each lane", unit_format_bytes(buf, (double)api_i64(limits, "bytes_per_s")));
+		explain_line("limit", line);
+	}
+	if (api_i64(limits, "open_lanes")) {
+		snprintf(line, sizeof(line), "%" PRId64 " open lanes, %" PRId64 " in use", api_i64(limits, "open_lanes"),
+			 api_i64(json_object_get(e, "in_use"), "open_lanes"));
+		explain_line("limit", line);
+	}
+	if (api_i64(limits, "connections_per_s")) {
+		snprintf(line, sizeof(line), "%" PRId64 " connections/s", api_i64(limits, "connections_per_s"));
+		explain_line("limit", line);
+	}
+	if (api_has(i, "expires"))
+		explain_line("expires", unit_format_time(buf, api_i64(i, "expires")));
+}
+
+/* The socket file's way is `route`; a program that uses libsealane goes another one. */
+static void explain_library(const json_t *library)
+{
+	AUTO_FREE(char) no = api_path("none: %s", api_str(library, "why"));
+
+	explain_line("library", api_bool(library, "allowed") ? "shm" : no);
+}
+
+static void explain_ends(const json_t *e)
+{
+	const json_t *w, *upstream = json_object_get(e, "upstream"), *service = json_object_get(e, "service");
+	size_t i;
+
+	json_array_foreach(json_object_get(e, "source_workloads"), i, w) {
+		AUTO_FREE(char) text = api_path("workload %s (%s)", api_str(w, "name"), api_str(w, "state"));
+
+		explain_line(i == 0 ? "source" : "", text);
+	}
+	if (json_array_size(json_object_get(e, "source_workloads")) == 0)
+		explain_line("source", "no workload on this host may speak as it");
+	explain_line("socket", json_is_object(upstream) ? api_str(upstream, "file") : "none: no workload has this as an upstream");
+	if (!json_is_object(service)) {
+		explain_line("destination", "not configured on this host");
+		return;
+	}
+	AUTO_FREE(char) text = api_path("workload %s, server %s, health %s", api_has(service, "workload") ? api_str(service, "workload") : "-",
+					api_bool(service, "up") ? "up" : "not up", api_str(service, "health"));
+
+	explain_line("destination", text);
+}
+
+/* Exits 0 when the pair is allowed and 1 when it is denied, so that a script can ask. */
+int verb_explain(struct cli *c, int argc, char **argv)
+{
+	AUTO_REPLY reply = { 0 };
+	AUTO_FREE(char) source = NULL;
+	AUTO_FREE(char) destination = NULL;
+	AUTO_FREE(char) path = NULL;
+	const char *decision;
+	int r = cli_begin(c, NULL, 0, argc, argv, OPT_OPERANDS_ANYWHERE, 2, 2);
+
+	if (r < 0)
+		return c->exit;
+	source = api_escape(argv[0]);
+	destination = api_escape(argv[1]);
+	path = api_path("/v1/explain?source=%s&destination=%s", source, destination);
+	r = api_call(c, "GET", path, NULL, &reply);
+	if (r != CLI_OK)
+		return r;
+	decision = api_str(reply.json, "decision");
+	r = decision && strcmp(decision, "allow") == 0 ? CLI_OK : CLI_FAILED;
+	if (c->json)
+		return r;
+	AUTO_FREE(char) head = api_path("%s -> %s: %s", api_str(reply.json, "source"), api_str(reply.json, "destination"),
+					r == CLI_OK ? "allowed" : "denied");
+
+	text_put(stdout, head);
+	putchar('\n');
+	explain_intention(reply.json);
+	explain_line("route", api_str(reply.json, "route"));
+	explain_line("why", api_str(reply.json, "why"));
+	explain_library(json_object_get(reply.json, "library"));
+	explain_line("identity", api_str(reply.json, "identity"));
+	explain_line("guard", api_str(reply.json, "guard"));
+	explain_ends(reply.json);
+	return r;
+}

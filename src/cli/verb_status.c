@@ -1,0 +1,80 @@
+#include "cli/api.h"
+#include "cli/table.h"
+#include "cli/units.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+
+static void status_print(const char *name, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+static void status_print(const char *name, const char *fmt, ...)
+{
+	AUTO_FREE(char) text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	printf("%-12s ", name);
+	text_put(stdout, text);
+	putchar('\n');
+}
+
+static void status_print_counts(const json_t *counts, const json_t *counters)
+{
+	char up[UNIT_TEXT_SIZE], down[UNIT_TEXT_SIZE];
+
+	status_print("workloads", "%" PRId64 ", %" PRId64 " running", api_i64(counts, "workloads"), api_i64(counts, "workloads_running"));
+	status_print("services", "%" PRId64 ", %" PRId64 " offered, %" PRId64 " up", api_i64(counts, "services"),
+		     api_i64(counts, "services_offered"), api_i64(counts, "services_up"));
+	status_print("upstreams", "%" PRId64, api_i64(counts, "upstreams"));
+	status_print("intentions", "%" PRId64, api_i64(counts, "intentions"));
+	status_print("lanes", "%" PRId64 " relayed, %" PRId64 " direct, %" PRId64 " in shared memory", api_i64(counts, "lanes_relay"),
+		     api_i64(counts, "lanes_direct"), api_i64(counts, "lanes_shm"));
+	status_print("listeners", "%" PRId64 " with libsealane", api_i64(counts, "listeners"));
+	status_print("since start", "%" PRId64 " opened, %" PRId64 " denied, %" PRId64 " cut, %" PRId64 " refused by identity, %" PRId64 " failed",
+		     api_i64(counters, "lanes_opened"), api_i64(counters, "lanes_denied"), api_i64(counters, "lanes_cut"),
+		     api_i64(counters, "lanes_refused_identity"), api_i64(counters, "lanes_failed"));
+	status_print("relayed", "%s up, %s down", unit_format_bytes(up, (double)api_i64(counters, "bytes_up")),
+		     unit_format_bytes(down, (double)api_i64(counters, "bytes_down")));
+	status_print("shared", "%s up, %s down", unit_format_bytes(up, (double)api_i64(counters, "shm_bytes_up")),
+		     unit_format_bytes(down, (double)api_i64(counters, "shm_bytes_down")));
+	status_print("reloads", "%" PRId64 " ok, %" PRId64 " refused", api_i64(counters, "reloads_ok"), api_i64(counters, "reloads_failed"));
+}
+
+static const char *status_or(const json_t *o, const char *key)
+{
+	const char *s = api_str(o, key);
+
+	return s ? s : "unknown";
+}
+
+int verb_status(struct cli *c, int argc, char **argv)
+{
+	AUTO_REPLY reply = { 0 };
+	char age[UNIT_TEXT_SIZE], since[UNIT_TEXT_SIZE];
+	const json_t *s, *file;
+	size_t i;
+	int r = cli_begin(c, NULL, 0, argc, argv, OPT_OPERANDS_ANYWHERE, 0, 0);
+
+	if (r < 0)
+		return c->exit;
+	r = api_call(c, "GET", "/v1/status", NULL, &reply);
+	if (r != CLI_OK || c->json)
+		return r;
+	s = reply.json;
+	status_print("sealaned", "%s, up %s (since %s)", status_or(s, "version"), unit_format_age(age, api_i64(s, "uptime_s")),
+		     unit_format_time(since, api_i64(s, "started")));
+	status_print("directory", "%s", status_or(s, "run_dir"));
+	status_print("names", "trust domain %s, namespace %s", status_or(s, "trust_domain"), status_or(s, "namespace"));
+	status_print("identity", "%s", status_or(s, "identity"));
+	status_print("direct", "%s, kernel guard %s", status_or(s, "direct"), status_or(s, "guard"));
+	status_print("gates", "%" PRId64 "%s%s", api_i64(json_object_get(s, "roles"), "gates"),
+		     api_bool(json_object_get(s, "roles"), "checker") ? "" : "; the checker is not running",
+		     api_bool(json_object_get(s, "roles"), "porter") ? "" : "; the porter is not running");
+	status_print_counts(json_object_get(s, "counts"), json_object_get(s, "counters"));
+	json_array_foreach(json_object_get(s, "config_files"), i, file)
+		status_print(i == 0 ? "files" : "", "%s", json_string_value(file));
+	return CLI_OK;
+}

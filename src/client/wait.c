@@ -1,0 +1,385 @@
+/*
+ * Theory of operation: a side of a lane that can not go on looks again for a while (spins), then sleeps on the futex in the
+ * peer's region, then on the bell.
+ *
+ * Spinning pays as long as the peer answers within some microseconds; a wake-up between two cores costs 15 to 60 us, whatever
+ * wakes. Whether it pays is learnt for each direction: an average of "something came while we spun". While it does not, it
+ * is tried once in LANE_SPIN_TRY_EVERY sleeps, so a lane whose peer is slow, or runs on our own core, costs next to nothing.
+ *
+ * The futex is the cheapest sleep but does not tell of the peer's death, nor of a cut; so a sleep on it lasts at most RING_FUTEX_NS.
+ * The receiver then sleeps on the bell and the leash, without a limit: a lane that nobody uses costs no CPU. A sender that waits
+ * for room goes on with slices on the futex, since the bell has one reader, the receiver: it could swallow the sender's.
+ *
+ * In an event loop (sealane_fd()) nobody sleeps here: -EAGAIN leaves the direction armed, that is, the peer knows that we sleep on
+ * the bell. There one thread does both directions; whoever swallows the bell looks whether the other direction can go on, and if
+ * so keeps the descriptor readable by an eventfd of our own.
+ *
+ * Before it: lane.c. After it: shm/wake.c.
+ */
+#include "client/lane.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+enum {
+	/* Two wake-ups on a virtual machine: within that, spinning is cheaper than sleeping for both sides. */
+	SPIN_NS = 60 * 1000,
+	SPIN_TRY_EVERY = 64,
+	SPIN_PAYS = LANE_SPIN_ONE / 8,
+	/* Looks at the ring between two looks at the clock; the first few come cheap. */
+	LOOKS_PER_CLOCK = 64,
+	/* How often one who only spins looks whether the peer is still there. */
+	SPIN_ALIVE_NS = 1000 * 1000,
+	/* How often one who never waits long looks at the leash. */
+	LOOK_NS = 10 * 1000 * 1000,
+	/*
+	 * Who waited for room is told with that many -EAGAIN of the other direction: not with one, since the loop may receive again
+	 * before it polls; not for ever, since it may not want to send any more, and would spin.
+	 */
+	TELLS = 8,
+};
+
+static int end_lane(struct sealane_lane *lane, int error)
+{
+	int none = 0;
+
+	/* The first reason stands. */
+	atomic_compare_exchange_strong(&lane->ended, &none, error);
+	return atomic_load(&lane->ended);
+}
+
+/* What the daemon says on the leash; anything but a cut is its absence. */
+static int read_leash(struct sealane_lane *lane)
+{
+	struct control_msg m;
+	int fds[CONTROL_FDS], r = control_recv(lane->leash, &m, fds);
+
+	if (r == -EAGAIN || r == -EINTR)
+		return 0;
+	for (size_t i = 0; r > 0 && i < CONTROL_FDS; i++)
+		fd_cleanup(&fds[i]);
+	if (r > 0 && m.type == CTL_CUT) {
+		lane_fail(-SEALANE_E_CUT, "the lane to %s was cut: %s", lane->identity.service, m.u.error.why);
+		return end_lane(lane, -SEALANE_E_CUT);
+	}
+	atomic_store(&lane->leash_gone, true);
+	if (lane->epoll_fd >= 0) /* it would be readable for ever */
+		epoll_ctl(lane->epoll_fd, EPOLL_CTL_DEL, lane->leash, NULL);
+	return 0;
+}
+
+/*
+ * Sleeps on bell and leash for at most @timeout_ns (UINT64_MAX: for ever; 0: only looks).
+ * Return: 0, or why the lane is over.
+ */
+static int look_around(struct sealane_lane *lane, uint64_t timeout_ns)
+{
+	struct timespec ts = { .tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u) };
+	struct pollfd p[2] = {
+		{ .fd = atomic_load(&lane->peer_gone) ? -1 : lane->bell, .events = POLLIN | POLLRDHUP },
+		{ .fd = atomic_load(&lane->leash_gone) ? -1 : lane->leash, .events = POLLIN },
+	};
+
+	if (ppoll(p, 2, timeout_ns == UINT64_MAX ? NULL : &ts, NULL) <= 0)
+		return 0;
+	if (p[0].revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL))
+		atomic_store(&lane->peer_gone, true);
+	return p[1].revents ? read_leash(lane) : 0;
+}
+
+/* A fast direction comes here every LANE_WATCH_RECORDS records for a look at the clock, one slower than LOOK_NS with each. */
+void lane_look(struct sealane_lane *lane, struct lane_watch *w)
+{
+	uint64_t now = clock_ns();
+
+	w->n = w->n * 2 < LANE_WATCH_RECORDS ? w->n * 2 : LANE_WATCH_RECORDS;
+	if (now - w->looked_ns >= LOOK_NS) {
+		w->looked_ns = now;
+		w->n = 1;
+		(void)!look_around(lane, 0); /* sets lane->ended */
+	}
+	w->left = w->n;
+}
+
+int lane_over(struct sealane_lane *lane, int error)
+{
+	int r = look_around(lane, 0);
+
+	if (r == 0)
+		r = atomic_load(&lane->ended);
+	if (r < 0)
+		return r;
+	return error == -EPIPE ? lane_fail(error, "the peer %s reads no more", lane->identity.service) :
+				 lane_fail(error, "the peer %s has sent all it had to send", lane->identity.service);
+}
+
+static bool spin_pays(struct lane_spin *s)
+{
+	if (s->pays >= SPIN_PAYS || ++s->skipped >= SPIN_TRY_EVERY) {
+		s->skipped = 0;
+		return true;
+	}
+	return false;
+}
+
+static void spin_learn(struct lane_spin *s, bool hit)
+{
+	s->pays = hit ? s->pays + (LANE_SPIN_ONE - s->pays) / 8 : s->pays - s->pays / 8;
+}
+
+static bool can_receive(struct sealane_lane *lane)
+{
+	struct ring_record record;
+
+	return ring_rx_peek(&lane->rx, &record) != RING_E_EMPTY;
+}
+
+static bool is_read_shut(const struct sealane_lane *lane)
+{
+	return atomic_load_explicit(&lane->tx.peer->read_shut, memory_order_relaxed) != 0;
+}
+
+static bool can_send(struct sealane_lane *lane, uint32_t size)
+{
+	void *place;
+
+	return ring_tx_reserve(&lane->tx, size, &place) != RING_E_FULL || is_read_shut(lane);
+}
+
+/* What a direction waits for. */
+struct want {
+	bool data;
+	uint32_t size; /* room */
+};
+
+static bool has(struct sealane_lane *lane, const struct want *w)
+{
+	return w->data ? can_receive(lane) : can_send(lane, w->size);
+}
+
+/* The producer may sleep for room that only we can tell it of. */
+static void tell_producer(struct sealane_lane *lane)
+{
+	ring_wake_space(&lane->rx, ring_rx_check_producer(&lane->rx), lane->bell);
+}
+
+/* Return: it came. One who only spins also looks for the peer's death now and then. */
+static bool spin(struct sealane_lane *lane, const struct want *w, uint64_t until_ns)
+{
+	uint64_t alive_ns = 0, now;
+
+	for (;;) {
+		for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
+			if (has(lane, w))
+				return true;
+			ring_pause();
+		}
+		now = clock_ns();
+		if (now >= until_ns)
+			return false;
+		if (alive_ns == 0)
+			alive_ns = now + SPIN_ALIVE_NS;
+		if (now < alive_ns)
+			continue;
+		if (look_around(lane, 0) < 0 || atomic_load(&lane->peer_gone))
+			return has(lane, w);
+		alive_ns = now + SPIN_ALIVE_NS;
+	}
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* One sleep on the futex. */
+static void sleep_short(struct sealane_lane *lane, const struct want *w, uint64_t ns)
+{
+	uint32_t seq;
+
+	if (w->data) {
+		if (ring_rx_sleep(&lane->rx, RING_ON_FUTEX, &seq) != RING_E_EMPTY)
+			return;
+		ring_wait_futex(&lane->rx.peer->data_seq, seq, ns);
+		ring_rx_awake(&lane->rx);
+		return;
+	}
+	if (ring_tx_sleep(&lane->tx, w->size, RING_ON_FUTEX, &seq) != RING_E_FULL)
+		return;
+	ring_wait_futex(&lane->tx.peer->space_seq, seq, ns);
+	ring_tx_awake(&lane->tx);
+}
+
+static int sleep_long(struct sealane_lane *lane, uint64_t ns)
+{
+	uint32_t seq;
+	int r;
+
+	if (ring_rx_sleep(&lane->rx, RING_ON_BELL, &seq) != RING_E_EMPTY)
+		return 0;
+	r = look_around(lane, ns);
+	ring_rx_awake(&lane->rx);
+	if (!ring_drain_bell(lane->bell))
+		atomic_store(&lane->peer_gone, true);
+	return r;
+}
+
+/* Sleeps until something may have changed. */
+static int sleep_once(struct sealane_lane *lane, const struct want *w, uint64_t deadline_ns, unsigned n_slept)
+{
+	uint64_t now = clock_ns(), left = deadline_ns == UINT64_MAX ? UINT64_MAX : deadline_ns > now ? deadline_ns - now : 0;
+
+	if (w->data && n_slept > 0)
+		return sleep_long(lane, left);
+	sleep_short(lane, w, min_u64(left, RING_FUTEX_NS));
+	return has(lane, w) ? 0 : look_around(lane, 0);
+}
+
+static int wait_until(struct sealane_lane *lane, const struct want *w, struct lane_spin *s, uint64_t deadline_ns)
+{
+	bool only_spins = lane->wait == SEALANE_WAIT_SPIN;
+
+	if (w->data)
+		tell_producer(lane);
+	if (only_spins || (lane->wait == SEALANE_WAIT_ADAPTIVE && lane->may_spin && spin_pays(s))) {
+		bool hit = spin(lane, w, only_spins ? deadline_ns : min_u64(deadline_ns, clock_ns() + SPIN_NS));
+
+		spin_learn(s, hit);
+		if (hit)
+			return 0;
+	}
+	for (unsigned n_slept = 0;; n_slept++) {
+		int r = atomic_load(&lane->ended);
+
+		if (has(lane, w))
+			return 0;
+		if (r < 0)
+			return r;
+		if (atomic_load(&lane->peer_gone))
+			return has(lane, w) ? 0 : lane_over(lane, w->data ? -ENODATA : -EPIPE); /* what it published was visible before */
+		if (deadline_ns != UINT64_MAX && clock_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		r = only_spins ? 0 : sleep_once(lane, w, deadline_ns, n_slept);
+		if (w->data ? lane->rx_armed : lane->tx_armed)
+			lane_kick(lane); /* it was armed for sealane_fd(), and is not any more: the next -EAGAIN does that */
+		if (r < 0)
+			return r;
+	}
+}
+
+static void kick(struct sealane_lane *lane, bool on)
+{
+	uint64_t one = 1;
+
+	if (lane->kicked == on)
+		return;
+	lane->kicked = on;
+	if (on ? write(lane->kick_fd, &one, sizeof(one)) < 0 : read(lane->kick_fd, &one, sizeof(one)) < 0)
+		return; /* EAGAIN: it is as it should be */
+}
+
+void lane_kick(struct sealane_lane *lane)
+{
+	if (lane->epoll_fd >= 0)
+		kick(lane, true);
+}
+
+/* Both directions share one bell: after one of them swallowed it, the other must not wait for what already came. */
+static void swallow_bell(struct sealane_lane *lane)
+{
+	kick(lane, false);
+	if (!ring_drain_bell(lane->bell))
+		atomic_store(&lane->peer_gone, true);
+}
+
+static void disarm_rx(struct sealane_lane *lane)
+{
+	uint32_t seq;
+
+	if (lane->epoll_fd < 0)
+		return;
+	if (lane->rx_armed)
+		ring_rx_awake(&lane->rx);
+	lane->rx_armed = lane->rx_unseen = false;
+	swallow_bell(lane);
+	/* As another sleep: the peer rings once for each, and what was swallowed may have been that, for less room than is wanted. */
+	if (lane->tx_armed && (ring_tx_sleep(&lane->tx, lane->tx_armed_size, RING_ON_BELL, &seq) != RING_E_FULL || is_read_shut(lane))) {
+		lane->tx_armed = false;
+		ring_tx_awake(&lane->tx);
+		lane->tx_unseen = TELLS;
+	}
+	if (lane->tx_unseen > 0)
+		kick(lane, true);
+}
+
+static void disarm_tx(struct sealane_lane *lane)
+{
+	uint32_t seq;
+
+	if (lane->epoll_fd < 0)
+		return;
+	if (lane->tx_armed)
+		ring_tx_awake(&lane->tx);
+	lane->tx_armed = false;
+	lane->tx_unseen = 0;
+	swallow_bell(lane);
+	tell_producer(lane); /* who received less than there was has told nobody yet */
+	/* As in disarm_rx(): what rang may have been received already, without the -EAGAIN that arms anew; or there never was one. */
+	lane->rx_armed = lane->rx_armed || lane->rx.head > 0;
+	if (lane->rx_unseen || (lane->rx_armed && ring_rx_sleep(&lane->rx, RING_ON_BELL, &seq) != RING_E_EMPTY))
+		kick(lane, true);
+}
+
+/* The call that would wait may not. In an event loop the bell will say when to try again. */
+static int give_back(struct sealane_lane *lane, const struct want *w)
+{
+	uint32_t seq;
+	int r = look_around(lane, 0);
+
+	if (r < 0)
+		return r;
+	if (w->data) {
+		tell_producer(lane);
+		disarm_rx(lane);
+	} else {
+		disarm_tx(lane);
+	}
+	if (lane->epoll_fd >= 0 && w->data) {
+		if (ring_rx_sleep(&lane->rx, RING_ON_BELL, &seq) != RING_E_EMPTY) {
+			/* The bell was swallowed, and the caller may stop after one message: still readable. */
+			lane->rx_unseen = true;
+			kick(lane, true);
+			return 0;
+		}
+		lane->rx_armed = true;
+	} else if (lane->epoll_fd >= 0) {
+		if (ring_tx_sleep(&lane->tx, w->size, RING_ON_BELL, &seq) != RING_E_FULL)
+			return 0;
+		lane->tx_armed = true;
+		lane->tx_armed_size = w->size;
+	}
+	if (atomic_load(&lane->peer_gone))
+		return has(lane, w) ? 0 : lane_over(lane, w->data ? -ENODATA : -EPIPE);
+	if (w->data && lane->tx_unseen > 0)
+		lane->tx_unseen--;
+	return -EAGAIN;
+}
+
+int lane_wait_data(struct sealane_lane *lane, int64_t timeout_ns)
+{
+	struct want w = { .data = true };
+
+	if (timeout_ns == SEALANE_NOWAIT)
+		return give_back(lane, &w);
+	return wait_until(lane, &w, &lane->rx_spin, lane_deadline(timeout_ns));
+}
+
+int lane_wait_room(struct sealane_lane *lane, uint32_t size, int64_t timeout_ns)
+{
+	struct want w = { .size = size };
+
+	if (timeout_ns == SEALANE_NOWAIT)
+		return give_back(lane, &w);
+	return wait_until(lane, &w, &lane->tx_spin, lane_deadline(timeout_ns));
+}

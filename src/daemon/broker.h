@@ -1,0 +1,242 @@
+/*
+ * The broker: the one place where sealane decides. It holds the configuration, the policy, the workloads and the lanes,
+ * asks the warden's hands to do things and the gates to carry bytes, serves the admin interface and writes every decision
+ * down. It runs without root; of the file system it reaches only its state directory.
+ *
+ * Before it on a connection's way: gate.c (who connected?). After it: warden (connect), gate.c again (relay).
+ * Files: broker.c (loop, channels), broker_model.c (configuration into tables), broker_lane.c (a connection's way),
+ * broker_port.c and broker_shm.c (the same for lanes in shared memory), broker_admin.c (HTTP), broker_views.c (JSON),
+ * broker_metrics.c, state.c (SQLite).
+ *
+ * Threads: one. Everything here belongs to the broker's event loop.
+ */
+#ifndef DAEMON_BROKER_H
+#define DAEMON_BROKER_H
+
+#include "base/chan.h"
+#include "conf/config.h"
+#include "core/lane.h"
+#include "daemon/state.h"
+#include "wire/role.h"
+
+#include <event2/event.h>
+#include <uthash.h>
+
+struct broker;
+
+enum health { HEALTH_UNCHECKED, HEALTH_PASSING, HEALTH_FAILING, HEALTH_N };
+const char *health_name(enum health h);
+
+/* A workload and, while one runs, its container. Lives as long as the broker knows the name; wid indexes broker->workloads. */
+struct workload {
+	uint32_t wid;
+	char name[LIMIT_NAME_SIZE];
+	bool configured; /* else made at run time (`sealane run`, API) and gone with its cgroup */
+	bool removed;	 /* slot is free; wids are not used again while the daemon runs */
+	bool draining;
+	struct service_name services[LIMIT_WORKLOAD_SERVICES];
+	size_t n_services;
+	bool offers;
+	struct config_match match; /* borrowed from the config */
+
+	uint64_t cgroup_id; /* 0: nothing is enrolled now */
+	char cgroup_path[LIMIT_PATH_SIZE];
+	char container_id[128]; /* as the engine's hook told it, "" otherwise; for people only */
+	uint32_t generation; /* counts enrolments: what was asked under an earlier one is no answer for this one */
+	bool enrolling;	     /* BW_ENROL is under way */
+	bool orphaned;	     /* no longer in the configuration, but its container still runs and holds the directory's mount */
+	uint32_t n_openings; /* connections that the gates hold for it until the verdict */
+	struct bucket log_refusals, log_lanes; /* events of this workload: see broker_lane.c */
+	uint64_t n_unlogged_refusals, n_unlogged_lanes;
+	bool enrol_retry, enrol_told; /* broker_enrol.c: a timer looks again; the refusal was logged */
+	char enrolled_by[64];	/* "config", "hook", "cli", "state" */
+	uint32_t n_lanes;	/* open relayed lanes from it */
+	/* Its control socket (broker_port.c), and what came by it. */
+	int control_fd;		/* owned; -1: none (yet) */
+	uint32_t control_seq;	/* of the last BW_LISTEN or BW_UNLISTEN for it: an earlier answer says nothing */
+	bool control_wanted;
+	uint32_t n_shm_lanes, n_listeners; /* lanes in shared memory that it asked for; services that it listens for */
+	uint64_t shm_size;		   /* of its own regions of those lanes */
+	uint64_t n_allowed, n_denied, n_cut;
+};
+
+/* A service somebody may connect to on this host. sid indexes broker->services. */
+struct service {
+	uint32_t sid;
+	struct service_name name;
+	bool removed;
+	bool offered;	 /* has a socket; else it only connects to others */
+	bool takes_lanes; /* a library may listen for it */
+	struct port_listener *listeners; /* those that do: broker_port.c only */
+	uint32_t n_listeners;
+	uint32_t wid;	 /* the workload that offers it */
+	bool on_host;	 /* its socket_path is absolute */
+	char path[LIMIT_PATH_SIZE];
+	struct config_access access;
+	struct config_check check; /* borrowed from the config */
+	bool up, linkable;	   /* WB_SERVER_STATE */
+	uint32_t mode;
+	uint64_t dev, ino;
+
+	enum health health;
+	char health_output[256];
+	uint64_t health_changed_unix_s;
+	struct event *check_timer;
+	bool check_running;
+};
+
+/* One upstream: a socket file of one workload. lid indexes broker->upstreams. */
+struct upstream {
+	uint32_t lid;
+	bool removed;
+	uint32_t wid;
+	struct service_name source, destination;
+	char path[LIMIT_PATH_SIZE];
+	struct config_access access;
+	bool listening;		    /* the gate accepts on it */
+	int listen_fd;		    /* owned while listening: for gates that are started later */
+	uint32_t route_seq;	    /* of the last BW_ROUTE: an answer to an earlier one says nothing */
+	bool may_have_direct;	    /* the name led to the server since the last cut: somebody may hold lanes, or the inode */
+	struct route_choice choice; /* what its name leads to now; choice.intention is refreshed with the policy */
+	uint64_t n_allowed, n_denied;
+};
+
+/* An intention's use, per pair of services that talk under it. Key: both names. */
+struct pair_key {
+	struct service_name source, destination;
+};
+
+struct pair {
+	struct pair_key key;
+	struct lane_quota quota;
+	UT_hash_handle hh;
+};
+
+enum lane_path { LANE_PATH_RELAY, LANE_PATH_DIRECT, LANE_PATH_SHM, LANE_PATH_N };
+
+/* What only a lane in shared memory has (broker_shm.c). */
+struct lane_shm {
+	bool pending;		/* offered, and not taken yet: it is no open lane */
+	bool leashed;		/* the porter that runs now holds it */
+	bool adopted;		/* an earlier daemon brokered it */
+	bool kept[2];		/* the keeper holds the client's, the server's leash */
+	uint32_t server_wid;
+	uint64_t client_cgroup, server_cgroup; /* the containers it was given to: it ends with either */
+	uint32_t listener;	/* cid */
+	uint64_t listener_serial;
+	uint64_t size;		/* of the client's region, charged to the client's workload */
+	uint32_t cap_log2;
+};
+
+/* A lane, open now. Relayed ones and those in shared memory live in broker->lanes by id; direct ones are the result of the last scan. */
+struct lane {
+	uint64_t id; /* direct: made from the two socket inodes */
+	enum lane_path path;
+	uint32_t wid; /* client's workload, ROLE_NO_ID if unknown */
+	uint32_t lid; /* ROLE_NO_ID for direct lanes */
+	uint32_t sid;
+	struct service_name source, destination;
+	uint32_t gate;	/* index */
+	uint32_t client_pid, server_pid;
+	uint64_t opened_unix_s;
+	uint64_t bytes_up, bytes_down, reads_up, reads_down; /* as of the last BG_STATS or BP_STATS; not of direct ones */
+	uint64_t bytes_per_s; /* the limit it runs under; 0: none */
+	bool cut;	      /* the gate (or the porter) was told to end it */
+	struct pair *pair;
+	struct lane_shm shm;
+	UT_hash_handle hh;
+};
+
+struct broker_counters {
+	uint64_t lanes_opened, lanes_denied, lanes_cut, lanes_refused_identity, lanes_failed;
+	uint64_t bytes_up, bytes_down; /* of ended relayed lanes; add the open ones' */
+	uint64_t shm_bytes_up, shm_bytes_down; /* the same of lanes in shared memory, as the two ends say */
+	uint64_t reloads_ok, reloads_failed;
+};
+
+/*
+ * What the admin interface calls. Each of those with a callback answers once, perhaps before it returns; @why is a line
+ * for people when @error is not 0 (negative errno), and the broker keeps no pointer of the caller after the answer.
+ * A request whose HTTP client went away must still be answered: cancel by passing an @arg whose owner checks.
+ */
+typedef void (*broker_done_fn)(void *arg, int error, const char *why);
+
+/* broker_intention_set() - add or replace a run-time intention: kept in the state database, in force at once. */
+void broker_intention_set(struct broker *b, const struct intention *i, broker_done_fn done, void *arg);
+
+/* broker_intention_remove() - take the pair's run-time intention away. -ENOENT; -EPERM if only the file has one (says which line). */
+void broker_intention_remove(struct broker *b, const struct service_pattern *source,
+			     const struct service_pattern *destination, broker_done_fn done, void *arg);
+
+struct broker_enrolment {
+	char workload[LIMIT_NAME_SIZE]; /* "": the one that matches `service` or `container_id` or `labels` */
+	struct service_name service;	/* for a workload made at run time; empty name: none */
+	uint64_t cgroup_id;		/* or */
+	char cgroup_path[LIMIT_PATH_SIZE];
+	char container_id[128];
+	char label[256]; /* "key=value", matched against config_match.label */
+	char by[64];
+};
+
+/* On success @name is the workload's and @dir its directory on the host, for the caller's mount. */
+typedef void (*broker_enrol_fn)(void *arg, int error, const char *why, const char *name, const char *dir);
+void broker_enrol(struct broker *b, const struct broker_enrolment *e, broker_enrol_fn done, void *arg);
+
+/* broker_unenrol() - forget the workload's cgroup, cut its lanes; a run-time workload is removed with its directory. */
+void broker_unenrol(struct broker *b, const char *workload, broker_done_fn done, void *arg);
+
+/* broker_reload() - read the files again; old configuration stays if the new one is wrong (@why: the error). */
+void broker_reload(struct broker *b, broker_done_fn done, void *arg);
+
+/* broker_drain() - no new lanes to or from the workload (or undo it); open ones go on. */
+void broker_drain(struct broker *b, const char *workload, bool on, broker_done_fn done, void *arg);
+
+/* broker_refresh_lanes() - fetch relay counters and scan direct lanes; when done, broker_each_lane() is fresh. */
+void broker_refresh_lanes(struct broker *b, broker_done_fn done, void *arg);
+int broker_each_lane(struct broker *b, int (*fn)(void *arg, const struct lane *l), void *arg);
+
+/* broker_explain() - as the next connection from @source to @destination would be decided. */
+struct broker_explanation {
+	struct route_choice choice;
+	uint32_t lid, sid; /* ROLE_NO_ID: no such upstream / service on this host */
+	const char *identity; /* how the client is recognised: "pidfd", "peercred" */
+	const char *guard;    /* "lsm", "off" */
+	bool library;	      /* a lane in shared memory would be given, if it were asked for now */
+	char library_why[256]; /* and if not, why: one line for people; "" */
+};
+struct broker_explanation broker_explain(struct broker *b, const struct service_name *source,
+					 const struct service_name *destination);
+
+struct broker {
+	struct event_base *base;
+	struct config *config;
+	struct policy *policy;
+	struct state_db *state;
+	struct broker_counters counters;
+	uint64_t started_unix_s;
+	char run_dir[LIMIT_PATH_SIZE]; /* "/run/sealane": for what is told to people; the broker cannot open it */
+	enum identity_method identity;
+	enum guard_state guard;
+	char guard_why[128]; /* why there is none */
+	char host[LIMIT_NAME_SIZE]; /* this host, as peers on lanes are told */
+
+	struct workload *workloads;
+	size_t n_workloads;
+	struct service *services;
+	size_t n_services;
+	struct upstream *upstreams;
+	size_t n_upstreams;
+	struct pair *pairs;
+	struct lane *lanes;
+	struct lane *direct_lanes; /* array, of the last scan */
+	size_t n_direct_lanes;
+
+	struct chan warden, checker, porter;
+	struct chan gates[LIMIT_GATES];
+	size_t n_gates;
+
+	struct broker_private *p; /* loop events, pending requests: broker.c only */
+	struct admin *admin;	  /* broker_admin.c only */
+};
+
+#endif

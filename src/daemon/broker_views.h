@@ -1,0 +1,37 @@
+/*
+ * What the broker knows, as JSON (docs/openapi.json names every member). Pure: reads the broker's tables, changes nothing.
+ *
+ * Ownership: every json_t is a new reference of the caller's. Errors: NULL means out of memory, nothing else.
+ * Trust: some texts come from outside (what a health check printed); they are made valid UTF-8 here.
+ */
+#ifndef DAEMON_BROKER_VIEWS_H
+#define DAEMON_BROKER_VIEWS_H
+
+#include "daemon/broker.h"
+
+#include <jansson.h>
+
+json_t *view_status(const struct broker *b, int64_t now_unix_s);
+json_t *view_workload(const struct broker *b, const struct workload *w);
+json_t *view_workloads(const struct broker *b);
+json_t *view_services(const struct broker *b);
+json_t *view_intentions(const struct broker *b, int64_t now_unix_s);
+json_t *view_upstreams(const struct broker *b, int64_t now_unix_s);
+/* view_lanes() - those that broker_each_lane() tells: call broker_refresh_lanes() before. */
+json_t *view_lanes(struct broker *b);
+json_t *view_explain(struct broker *b, const struct service_name *source, const struct service_name *destination,
+		     int64_t now_unix_s);
+
+/* view_find_workload() - by name, NULL if there is none (or none any more). */
+const struct workload *view_find_workload(const struct broker *b, const char *name);
+
+/* What /v1/status and /metrics both count. */
+struct view_counts {
+	size_t workloads, workloads_running, services, services_offered, services_up, upstreams, intentions;
+	size_t lanes_relay, lanes_direct, lanes_shm, listeners;
+	uint64_t bytes_up, bytes_down; /* relayed, of ended and open lanes */
+	uint64_t shm_bytes_up, shm_bytes_down; /* in shared memory, likewise */
+};
+struct view_counts view_count(const struct broker *b);
+
+#endif

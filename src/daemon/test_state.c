@@ -1,0 +1,490 @@
+/* What must survive, what must be forgotten, and that a damaged, foreign, full or read-only file is an error and nothing worse. */
+#include "daemon/state.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+enum { WHY_SIZE = 256 };
+
+static char g_dir[64];
+static char g_path[128];
+static char g_why[WHY_SIZE];
+
+static int setup(void **unused)
+{
+	(void)unused;
+	snprintf(g_dir, sizeof(g_dir), "/tmp/sealane-state-XXXXXX");
+	if (!mkdtemp(g_dir))
+		return -1;
+	snprintf(g_path, sizeof(g_path), "%s/state.db", g_dir);
+	return 0;
+}
+
+static int teardown(void **unused)
+{
+	char path[160];
+
+	(void)unused;
+	unlink(g_path);
+	snprintf(path, sizeof(path), "%s-wal", g_path);
+	unlink(path);
+	return rmdir(g_dir);
+}
+
+static struct state_db *must_open(const char *boot)
+{
+	struct state_db *db = NULL;
+	int r = state_open(&db, g_dir, boot, g_why);
+
+	if (r < 0)
+		print_error("%d %s\n", r, g_why);
+	assert_int_equal(r, 0);
+	return db;
+}
+
+static struct intention an_intention(const char *source, const char *destination)
+{
+	struct intention i = { .action = INTENTION_ALLOW, .origin = INTENTION_FROM_RUNTIME, .where = "runtime, by uid 0" };
+
+	assert_int_equal(service_pattern_parse(&i.source, source, "default"), 0);
+	assert_int_equal(service_pattern_parse(&i.destination, destination, "default"), 0);
+	return i;
+}
+
+static struct state_enrolment an_enrolment(const char *workload)
+{
+	struct state_enrolment e = { .cgroup_id = UINT64_MAX - 1, .cgroup_path = "/sealane/web", .by = "cli" };
+
+	assert_true(str_copy(e.workload, sizeof(e.workload), workload));
+	assert_int_equal(service_name_parse(&e.service, "web", "shop"), 0);
+	return e;
+}
+
+struct seen {
+	size_t n;
+	struct intention intention;
+	struct state_enrolment enrolment;
+};
+
+static int see_intention(void *arg, const struct intention *i)
+{
+	struct seen *s = arg;
+
+	s->n++;
+	s->intention = *i;
+	return 0;
+}
+
+static int see_enrolment(void *arg, const struct state_enrolment *e)
+{
+	struct seen *s = arg;
+
+	s->n++;
+	s->enrolment = *e;
+	return 0;
+}
+
+static size_t count_intentions(struct state_db *db)
+{
+	struct seen s = { 0 };
+
+	assert_int_equal(state_each_intention(db, see_intention, &s), 0);
+	return s.n;
+}
+
+static void test_survives_reopen(void **unused)
+{
+	struct intention i = an_intention("shop/*", "redis");
+	struct state_enrolment e = an_enrolment("web");
+	struct state_db *db = must_open("boot-1");
+	struct seen s = { 0 };
+
+	(void)unused;
+	i.strict = true;
+	i.limits = (struct intention_limits){ UINT32_MAX, 7, UINT64_MAX };
+	i.expires_unix_s = INT64_MAX;
+	assert_int_equal(state_put_intention(db, &i), 0);
+	assert_int_equal(state_put_enrolment(db, &e), 0);
+	assert_null(state_close(db));
+
+	db = must_open("boot-1");
+	assert_int_equal(state_each_intention(db, see_intention, &s), 0);
+	assert_int_equal(s.n, 1);
+	assert_memory_equal(&s.intention, &i, sizeof(i));
+	assert_int_equal(state_each_enrolment(db, see_enrolment, &s), 0);
+	assert_int_equal(s.n, 2);
+	assert_memory_equal(&s.enrolment, &e, sizeof(e));
+	state_close(db);
+}
+
+static void test_replace_and_delete(void **unused)
+{
+	struct intention i = an_intention("web", "redis"), other = an_intention("*", "*");
+	struct state_enrolment e = an_enrolment("web");
+	struct state_db *db = must_open("boot-1");
+	struct seen s = { 0 };
+
+	(void)unused;
+	assert_int_equal(state_put_intention(db, &i), 0);
+	i.action = INTENTION_DENY;
+	assert_int_equal(state_put_intention(db, &i), 0);
+	assert_int_equal(state_put_intention(db, &other), 0);
+	assert_int_equal(count_intentions(db), 2);
+	assert_int_equal(state_delete_intention(db, &other.source, &other.destination), 0);
+	assert_int_equal(state_delete_intention(db, &other.source, &other.destination), 0);
+	assert_int_equal(state_each_intention(db, see_intention, &s), 0);
+	assert_int_equal(s.n, 1);
+	assert_int_equal(s.intention.action, INTENTION_DENY);
+
+	assert_int_equal(state_put_enrolment(db, &e), 0);
+	assert_int_equal(state_put_enrolment(db, &e), 0);
+	assert_int_equal(state_delete_enrolment(db, "web"), 0);
+	s.n = 0;
+	assert_int_equal(state_each_enrolment(db, see_enrolment, &s), 0);
+	assert_int_equal(s.n, 0);
+	state_close(db);
+}
+
+static void test_other_boot_forgets_enrolments(void **unused)
+{
+	struct intention i = an_intention("web", "redis");
+	struct state_enrolment e = an_enrolment("web");
+	struct state_db *db = must_open("boot-1");
+	struct seen s = { 0 };
+
+	(void)unused;
+	assert_int_equal(state_put_intention(db, &i), 0);
+	assert_int_equal(state_put_enrolment(db, &e), 0);
+	state_close(db);
+	state_close(must_open("boot-2"));
+	db = must_open("boot-1");
+	assert_int_equal(state_each_enrolment(db, see_enrolment, &s), 0);
+	assert_int_equal(s.n, 0);
+	assert_int_equal(count_intentions(db), 1);
+	state_close(db);
+}
+
+static void test_survives_kill(void **unused)
+{
+	struct intention i = an_intention("web", "redis");
+	int status;
+	pid_t pid;
+
+	(void)unused;
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct state_db *db = NULL;
+
+		if (state_open(&db, g_dir, "boot-1", g_why) < 0 || state_put_intention(db, &i) < 0)
+			_exit(1);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	struct state_db *db = must_open("boot-1");
+	assert_int_equal(count_intentions(db), 1);
+	state_close(db);
+}
+
+static void test_refuses_unsound_writes(void **unused)
+{
+	struct intention i = an_intention("web", "redis");
+	struct state_enrolment e = an_enrolment("web");
+	struct state_db *db = must_open("boot-1");
+
+	(void)unused;
+	i.expires_unix_s = -1;
+	assert_int_equal(state_put_intention(db, &i), -EINVAL);
+	i.expires_unix_s = 0;
+	strcpy(i.where, "line\nbreak");
+	assert_int_equal(state_put_intention(db, &i), -EINVAL);
+	memset(i.where, 'x', sizeof(i.where));
+	assert_int_equal(state_put_intention(db, &i), -EINVAL);
+	i = an_intention("web", "redis");
+	strcpy(i.source.service.name, "WEB");
+	assert_int_equal(state_put_intention(db, &i), -EINVAL);
+	strcpy(e.cgroup_path, "/sealane/../web");
+	assert_int_equal(state_put_enrolment(db, &e), -EINVAL);
+	strcpy(e.cgroup_path, "sealane");
+	assert_int_equal(state_put_enrolment(db, &e), -EINVAL);
+	strcpy(e.cgroup_path, "/a..b/..c");
+	assert_int_equal(state_put_enrolment(db, &e), 0);
+	strcpy(e.workload, "../web");
+	assert_int_equal(state_put_enrolment(db, &e), -EINVAL);
+	assert_int_equal(count_intentions(db), 0);
+	state_close(db);
+}
+
+static int stop_at_second(void *arg, const struct intention *i)
+{
+	size_t *n = arg;
+
+	(void)i;
+	return ++*n == 2 ? 42 : 0;
+}
+
+static void test_each_stops(void **unused)
+{
+	static const char *const names[] = { "a", "b", "c" };
+	struct state_db *db = must_open("boot-1");
+	size_t n = 0;
+
+	(void)unused;
+	for (size_t k = 0; k < ARRAY_SIZE(names); k++) {
+		struct intention i = an_intention(names[k], "redis");
+
+		assert_int_equal(state_put_intention(db, &i), 0);
+	}
+	assert_int_equal(state_each_intention(db, stop_at_second, &n), 42);
+	assert_int_equal(n, 2);
+	assert_int_equal(count_intentions(db), 3);
+	state_close(db);
+}
+
+/* Make a good file with a row in each table, then let SQL of somebody else change it. */
+static void spoil(const char *statement)
+{
+	struct intention i = an_intention("web", "redis");
+	struct state_enrolment e = an_enrolment("web");
+	struct state_db *db;
+	sqlite3 *sql;
+
+	unlink(g_path);
+	db = must_open("boot-1");
+	assert_int_equal(state_put_intention(db, &i), 0);
+	assert_int_equal(state_put_enrolment(db, &e), 0);
+	state_close(db);
+	assert_int_equal(sqlite3_open(g_path, &sql), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(sql, statement, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(sql), SQLITE_OK);
+}
+
+static void test_refuses_spoilt_content(void **unused)
+{
+	static const char *const statements[] = {
+		"UPDATE intention SET source = 'WEB'",
+		"UPDATE intention SET source = 'web'",
+		"UPDATE intention SET source = '*/*'",
+		"UPDATE intention SET source = 'a/b/c'",
+		"UPDATE intention SET action = 2",
+		"UPDATE intention SET strict = -1",
+		"UPDATE intention SET open_lanes = 4294967296",
+		"UPDATE intention SET connections_per_s = -1",
+		"UPDATE intention SET expires_unix_s = -5",
+		"UPDATE intention SET place = printf('%.600c', 'x')",
+		"UPDATE intention SET place = 'a' || char(0) || 'b'",
+		"UPDATE intention SET place = printf('%.100000c', 'x')",
+		"UPDATE enrolment SET workload = '..'",
+		"UPDATE enrolment SET service = ''",
+		"UPDATE enrolment SET cgroup_path = '/a/..'",
+		"UPDATE enrolment SET container_id = char(27) || '[2J'",
+		"CREATE TRIGGER t AFTER INSERT ON intention BEGIN DELETE FROM intention; END",
+		"CREATE VIEW v AS SELECT 1",
+		"CREATE TABLE sqlx(a)",
+		"DROP TABLE enrolment",
+		"DROP TABLE enrolment; CREATE TABLE enrolment(workload TEXT)",
+		"ALTER TABLE intention ADD COLUMN more TEXT",
+		"PRAGMA application_id = 1",
+		"PRAGMA user_version = 0",
+		"PRAGMA user_version = -1",
+	};
+	struct state_db *db = NULL;
+
+	(void)unused;
+	for (size_t i = 0; i < ARRAY_SIZE(statements); i++) {
+		int r;
+
+		spoil(statements[i]);
+		r = state_open(&db, g_dir, "boot-1", g_why);
+		if (r >= 0 || r == -EIO || g_why[0] == '\0')
+			fail_msg("%s: %d %s", statements[i], r, g_why);
+		assert_null(db);
+	}
+	spoil("PRAGMA user_version = 1000");
+	assert_int_equal(state_open(&db, g_dir, "boot-1", g_why), -ENOTSUP);
+}
+
+static size_t read_file(unsigned char *buf, size_t cap)
+{
+	AUTO_FD fd = open(g_path, O_RDONLY);
+	ssize_t n = read(fd, buf, cap);
+
+	assert_true(n > 0 && (size_t)n < cap);
+	return (size_t)n;
+}
+
+static void write_file(const unsigned char *buf, size_t n)
+{
+	AUTO_FD fd = open(g_path, O_WRONLY | O_TRUNC);
+
+	assert_int_equal(write(fd, buf, n), n);
+}
+
+static void test_refuses_garbage_and_leaves_it_alone(void **unused)
+{
+	unsigned char text[] = "this is no database, but somebody may want to look at it before it goes away......................"
+			       "..........";
+	unsigned char again[1024];
+	struct state_db *db = NULL;
+
+	(void)unused;
+	spoil("SELECT 1");
+	write_file(text, sizeof(text));
+	assert_int_equal(state_open(&db, g_dir, "boot-1", g_why), -EBADMSG);
+	assert_int_equal(read_file(again, sizeof(again)), sizeof(text));
+	assert_memory_equal(again, text, sizeof(text));
+}
+
+/* Damage anywhere: opening it may work (not every byte counts) or fail, and what is handed out is sound. */
+static void test_random_damage(void **unused)
+{
+	static unsigned char whole[256 << 10], damaged[sizeof(whole)];
+	size_t n;
+
+	(void)unused;
+	spoil("SELECT 1");
+	n = read_file(whole, sizeof(whole));
+	srandom(1);
+	for (int round = 0; round < 300; round++) {
+		struct state_db *db = NULL;
+		size_t n_kept = round % 10 == 9 ? (size_t)random() % n : n;
+
+		memcpy(damaged, whole, n);
+		for (int k = 0; k < 1 + round % 8; k++)
+			damaged[(size_t)random() % (round % 2 ? n : 512)] = (unsigned char)random();
+		write_file(damaged, n_kept);
+		if (state_open(&db, g_dir, "boot-1", g_why) < 0)
+			assert_null(db);
+		else
+			assert_in_range(count_intentions(db), 0, 1);
+		state_close(db);
+	}
+}
+
+static void test_second_opener_is_refused(void **unused)
+{
+	struct intention i = an_intention("web", "redis");
+	struct state_db *db = must_open("boot-1"), *second = NULL;
+	int status;
+	pid_t pid;
+
+	(void)unused;
+	assert_int_equal(state_put_intention(db, &i), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(state_open(&second, g_dir, "boot-1", g_why) == -EBUSY ? 0 : 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(state_put_intention(db, &i), 0);
+	state_close(db);
+}
+
+/* The disk, as SQLite sees it: its own hook for tests of failing system calls. */
+static int g_write_errno;
+static ssize_t (*g_real_pwrite64)(int fd, const void *buf, size_t n, off64_t at);
+
+static ssize_t failing_pwrite64(int fd, const void *buf, size_t n, off64_t at)
+{
+	if (g_write_errno == 0)
+		return g_real_pwrite64(fd, buf, n, at);
+	errno = g_write_errno;
+	return -1;
+}
+
+static void test_failing_disk(void **unused)
+{
+	static const struct {
+		int err, expected;
+	} cases[] = { { ENOSPC, -ENOSPC }, { EROFS, -EIO }, { EDQUOT, -EIO } };
+	struct intention i = an_intention("web", "redis"), j = an_intention("api", "redis");
+	sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+	sqlite3_syscall_ptr real = vfs->xGetSystemCall(vfs, "pwrite64");
+	struct state_db *db;
+
+	(void)unused;
+	if (!real)
+		skip();
+	memcpy(&g_real_pwrite64, &real, sizeof(real));
+	assert_int_equal(vfs->xSetSystemCall(vfs, "pwrite64", (sqlite3_syscall_ptr)(void (*)(void))failing_pwrite64), SQLITE_OK);
+	db = must_open("boot-1");
+	assert_int_equal(state_put_intention(db, &i), 0);
+	for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
+		g_write_errno = cases[k].err;
+		assert_int_equal(state_put_intention(db, &j), cases[k].expected);
+		assert_int_equal(state_delete_intention(db, &i.source, &i.destination), cases[k].expected);
+		g_write_errno = 0;
+		assert_int_equal(count_intentions(db), 1);
+	}
+	assert_int_equal(state_put_intention(db, &j), 0);
+	assert_int_equal(count_intentions(db), 2);
+	state_close(db);
+
+	unlink(g_path);
+	g_write_errno = ENOSPC;
+	assert_int_equal(state_open(&db, g_dir, "boot-1", g_why), -ENOSPC);
+	g_write_errno = 0;
+	assert_int_equal(vfs->xSetSystemCall(vfs, "pwrite64", NULL), SQLITE_OK);
+}
+
+static void test_unusable_directory(void **unused)
+{
+	struct state_db *db = NULL;
+	bool root = geteuid() == 0;
+
+	(void)unused;
+	assert_int_equal(state_open(&db, "/nonexistent", "boot-1", g_why), -ENOENT);
+	assert_int_equal(state_open(&db, g_dir, "", g_why), -EINVAL);
+	assert_int_equal(chmod(g_dir, 0555), 0);
+	if (root)
+		assert_int_equal(seteuid(65534), 0);
+	assert_int_equal(state_open(&db, g_dir, "boot-1", g_why), -EACCES);
+	if (root)
+		assert_int_equal(seteuid(0), 0);
+	assert_int_equal(chmod(g_dir, 0755), 0);
+	assert_int_equal(symlink("/etc/passwd", g_path), 0);
+	assert_int_equal(state_open(&db, g_dir, "boot-1", g_why), -ELOOP);
+	assert_null(db);
+}
+
+static void test_file_is_private(void **unused)
+{
+	struct stat st;
+
+	(void)unused;
+	umask(0);
+	state_close(must_open("boot-1"));
+	assert_int_equal(stat(g_path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_survives_reopen),
+		TEST(test_replace_and_delete),
+		TEST(test_other_boot_forgets_enrolments),
+		TEST(test_survives_kill),
+		TEST(test_refuses_unsound_writes),
+		TEST(test_each_stops),
+		TEST(test_refuses_spoilt_content),
+		TEST(test_refuses_garbage_and_leaves_it_alone),
+		TEST(test_random_damage),
+		TEST(test_second_opener_is_refused),
+		TEST(test_failing_disk),
+		TEST(test_unusable_directory),
+		TEST(test_file_is_private),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

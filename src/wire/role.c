@@ -1,0 +1,194 @@
+/*
+ * Theory of operation: one table says, for every message type, how long it is and which of its arrays must hold
+ * terminated strings. Reading and writing a message are both "copy that many bytes", so nothing else is needed, and
+ * the table is what the fuzzer (tests/fuzz/fuzz_role.c) shakes.
+ */
+#include "wire/role.h"
+
+#include "base/chan.h"
+
+#include <sys/socket.h>
+
+#define U_OFFSET offsetof(struct role_msg, u)
+#define NO_STR { 0, 0 }
+#define STR(member, field)                                                                  \
+	{ (uint16_t)(U_OFFSET + offsetof(__typeof__(((struct role_msg *)0)->u.member), field)), \
+	  (uint16_t)sizeof(((struct role_msg *)0)->u.member.field) }
+#define MSG(t, member, ...) \
+	[t] = { .name = #t, .size = (uint16_t)(U_OFFSET + sizeof(((struct role_msg *)0)->u.member)), .str = { __VA_ARGS__ } }
+#define MSG_EMPTY(t) [t] = { .name = #t, .size = (uint16_t)U_OFFSET }
+
+static const struct role_format {
+	const char *name;
+	uint16_t size;
+	struct {
+		uint16_t offset, size;
+	} str[2];
+} g_formats[ROLE_MSG_N] = {
+	MSG(BW_WORKLOAD_ADD, workload, STR(workload, name)),
+	MSG(BW_WORKLOAD_REMOVE, id),
+	MSG(BW_ENROL, cgroup, STR(cgroup, path)),
+	MSG(BW_UNENROL, cgroup, STR(cgroup, path)),
+	MSG(BW_IS_EMPTY, cgroup, STR(cgroup, path)),
+	MSG(BW_RESOLVE, resolve),
+	MSG(BW_LISTEN, listen, STR(listen, path)),
+	MSG(BW_UNLISTEN, id),
+	MSG(BW_SERVER, server, STR(server, path)),
+	MSG(BW_SERVER_REMOVE, id),
+	MSG(BW_ROUTE, route),
+	MSG(BW_CONNECT, id),
+	MSG_EMPTY(BW_SCAN),
+	MSG(BW_CUT, cut),
+	MSG_EMPTY(BW_RELOAD),
+	MSG(BW_GATES, id),
+	MSG(BW_KEEP, store, STR(store, name)),
+	MSG(BW_UNKEEP, store, STR(store, name)),
+	MSG(BW_CDI, store, STR(store, name)),
+	MSG(WB_REPLY, reply, STR(reply, path), STR(reply, why)),
+	MSG(WB_CONFIG, config, STR(config, name)),
+	MSG(WB_GATE, gate),
+	MSG(WB_CHECKER, gate),
+	MSG(WB_KEPT, store, STR(store, name)),
+	MSG(WB_PORTER, gate),
+	MSG(WB_SERVER_STATE, server_state),
+	MSG(WB_CGROUP_GONE, cgroup, STR(cgroup, path)),
+	MSG_EMPTY(WB_RELOAD_ASKED),
+	MSG_EMPTY(WB_STOP),
+	MSG(WB_GUARD, guard, STR(guard, why)),
+	MSG(BG_LISTEN, gate_listen),
+	MSG(BG_UNLISTEN, id),
+	MSG(BG_GO, go),
+	MSG(BG_REFUSE, id),
+	MSG(BG_CUT, lane_ref),
+	MSG(BG_LIMIT, lane_ref),
+	MSG_EMPTY(BG_STATS),
+	MSG(GB_ACCEPT, accept),
+	MSG(GB_GONE, id),
+	MSG(GB_CLOSED, stats),
+	MSG(GB_STATS, stats),
+	MSG(BP_LISTEN, gate_listen),
+	MSG(BP_UNLISTEN, id),
+	MSG(BP_REFUSE, refuse, STR(refuse, why)),
+	MSG(BP_LISTENING, id),
+	MSG(BP_OFFER, offer),
+	MSG(BP_CUT, refuse, STR(refuse, why)),
+	MSG(BP_ADOPT, leash),
+	MSG_EMPTY(BP_STATS),
+	MSG(PB_ASK, ask, STR(ask, service), STR(ask, as)),
+	MSG(PB_GONE, id),
+	MSG(PB_OPEN, lane_ref),
+	MSG(PB_KEEP, leash),
+	MSG(PB_CLOSED, stats),
+	MSG(PB_STATS, stats),
+	MSG(BC_RUN, check),
+	MSG(CB_RESULT, check_result, STR(check_result, output)),
+	MSG(WK_STORE, store, STR(store, name)),
+	MSG(WK_DROP, store, STR(store, name)),
+	MSG_EMPTY(WK_FETCH),
+	MSG(WK_GRACE, grace),
+	MSG(KW_ITEM, store, STR(store, name)),
+	MSG_EMPTY(KW_END),
+};
+
+size_t role_msg_size(uint32_t type)
+{
+	return type < ROLE_MSG_N ? g_formats[type].size : 0;
+}
+
+const char *role_msg_name(uint32_t type)
+{
+	return type < ROLE_MSG_N && g_formats[type].name ? g_formats[type].name : "unknown";
+}
+
+static bool identity_is_terminated(const struct control_identity *i)
+{
+	return str_is_terminated(i->service, sizeof(i->service)) && str_is_terminated(i->spiffe_id, sizeof(i->spiffe_id)) &&
+	       str_is_terminated(i->workload, sizeof(i->workload)) && str_is_terminated(i->host, sizeof(i->host));
+}
+
+/* What the table cannot say: enums, nested strings, and the words of a command line. */
+static bool values_in_range(const struct role_msg *m)
+{
+	uint32_t type = m->type;
+
+	if (type == BW_ROUTE)
+		return m->u.route.route <= ROLE_ROUTE_DIRECT;
+	if (type == BW_LISTEN)
+		return m->u.listen.type == SOCK_STREAM || m->u.listen.type == SOCK_SEQPACKET;
+	if (type == PB_ASK)
+		return m->u.ask.accept.method < IDENTITY_METHOD_N && m->u.ask.kind < CONTROL_KIND_N;
+	if (type == BP_OFFER)
+		return identity_is_terminated(&m->u.offer.client) && identity_is_terminated(&m->u.offer.server);
+	if (type == BP_LISTEN)
+		return m->u.gate_listen.identity < IDENTITY_METHOD_N;
+	if (type == PB_CLOSED)
+		return m->u.stats.end < LANE_END_N;
+	if (type == GB_CLOSED)
+		return m->u.stats.end < LANE_END_N;
+	if (type == GB_ACCEPT)
+		return m->u.accept.method < IDENTITY_METHOD_N;
+	if (type == BG_LISTEN)
+		return m->u.gate_listen.identity < IDENTITY_METHOD_N;
+	if (type == WB_GUARD)
+		return m->u.guard.state < GUARD_STATE_N;
+	if (type == BC_RUN)
+		return m->u.check.n_args <= LIMIT_CHECK_ARGS &&
+		       m->u.check.args[sizeof(m->u.check.args) - 1] == '\0';
+	return true;
+}
+
+int role_msg_check(const struct role_msg *m, size_t size)
+{
+	const struct role_format *f;
+
+	if (size < U_OFFSET || m->type >= ROLE_MSG_N)
+		return -EBADMSG;
+	f = &g_formats[m->type];
+	if (f->size == 0 || f->size != size)
+		return -EBADMSG;
+	for (size_t i = 0; i < ARRAY_SIZE(f->str); i++)
+		if (f->str[i].size && !str_is_terminated((const char *)m + f->str[i].offset, f->str[i].size))
+			return -EBADMSG;
+	return values_in_range(m) ? 0 : -EBADMSG;
+}
+
+int role_send(struct chan *c, const struct role_msg *m, int fd)
+{
+	size_t size = role_msg_size(m->type);
+
+	assert(size > 0);
+	return chan_send(c, m, size, fd);
+}
+
+int role_recv(struct chan *c, struct role_msg *ret_m, int *ret_fd)
+{
+	ssize_t n = chan_recv(c, ret_m, sizeof(*ret_m), ret_fd);
+
+	if (n <= 0)
+		return (int)n;
+	if (role_msg_check(ret_m, (size_t)n) < 0) {
+		if (*ret_fd >= 0)
+			close(take_fd(ret_fd));
+		return -EBADMSG;
+	}
+	return 1;
+}
+
+const char *lane_end_name(uint32_t end)
+{
+	static const char *const names[] = {
+		[LANE_END_EOF] = "eof",	  [LANE_END_CLIENT] = "client-reset", [LANE_END_SERVER] = "server-reset",
+		[LANE_END_CUT] = "cut",	  [LANE_END_FDS] = "descriptor-passing-refused", [LANE_END_NOMEM] = "out-of-memory",
+	};
+	static_assert(ARRAY_SIZE(names) == LANE_END_N, "a name for each end");
+
+	return end < LANE_END_N ? names[end] : "unknown";
+}
+
+const char *identity_method_name(uint32_t method)
+{
+	static const char *const names[] = { [IDENTITY_PIDFD] = "pidfd", [IDENTITY_PEERCRED] = "peercred" };
+	static_assert(ARRAY_SIZE(names) == IDENTITY_METHOD_N, "a name for each method");
+
+	return method < IDENTITY_METHOD_N ? names[method] : "unknown";
+}
