@@ -42,7 +42,7 @@ struct workload {
 	uint64_t cgroup_id; /* 0: nothing is enrolled now */
 	char cgroup_path[LIMIT_PATH_SIZE];
 	char container_id[128]; /* as the engine's hook told it, "" otherwise; for people only */
-	uint32_t generation; /* counts enrolments: what was asked under an earlier one is no answer for this one */
+	uint32_t generation; /* counts ends of enrolments: what was asked before one is no answer for what comes after it */
 	bool enrolling;	     /* BW_ENROL is under way */
 	bool orphaned;	     /* no longer in the configuration, but its container still runs and holds the directory's mount */
 	uint32_t n_openings; /* connections that the gates hold for it until the verdict */

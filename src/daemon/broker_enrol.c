@@ -53,7 +53,6 @@ static void on_enrolled(struct broker *b, void *arg, const struct role_reply *re
 	if (w)
 		w->enrolling = false;
 	if (w && !reply->error) {
-		w->generation++;
 		w->cgroup_id = reply->cgroup_id;
 		memcpy(w->cgroup_path, reply->path, sizeof(w->cgroup_path));
 		memcpy(w->container_id, p->e.container_id, sizeof(w->container_id));

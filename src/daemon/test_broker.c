@@ -173,6 +173,26 @@ static void test_survives_restart(void **state)
 	assert_int_equal(h->route[lid_of(h, "web")], ROLE_ROUTE_DIRECT); /* and so does the enrolment */
 }
 
+/* At a start clients wait already: the gate tells of them before the warden has looked at the enrolments again. */
+static void test_accepted_before_enrolled_again(void **state)
+{
+	struct host *h = *state;
+
+	enrol(h, "audit", 12);
+	host_stop(h);
+	h->hold_enrols = h->hold_resolves = true;
+	h->resolve_wid = wid_of(h, "audit");
+	host_start(h);
+	send_config(h, g_test_config);
+	serve(h, 300);
+	connect_as(h, "audit", 1, 12);
+	answer_enrol(h, &h->held_enrol);
+	answer_resolve(h, h->held_resolve);
+	serve(h, 100);
+	assert_int_equal(h->n_refuse, 0);
+	assert_int_equal(h->n_go, 1);
+}
+
 /* A lane that an earlier daemon let be made ends if it would not be made now, and only then. */
 static void test_inherited_lanes(void **state)
 {
@@ -386,6 +406,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_gate_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_survives_restart, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_accepted_before_enrolled_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_one_container_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_inherited_lanes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_guard_decisions, setup, teardown),

@@ -38,8 +38,9 @@ struct host {
 	struct role_cut last_cut;
 	struct kept kept[N_KEPT];
 	uint32_t resolve_wid; /* what BW_RESOLVE is answered with */
-	bool server_up, hold_connects, hold_resolves, first_is_empty;
-	uint32_t held_connect, held_resolve;
+	bool server_up, hold_connects, hold_resolves, hold_enrols, first_is_empty;
+	uint32_t held_connect, held_resolve; /* the last one's seq */
+	struct role_msg held_enrol;
 	/* what the gate was told */
 	unsigned n_go, n_refuse, n_gate_cut;
 	struct role_go last_go;
@@ -71,6 +72,8 @@ void tell(struct chan *c, const struct role_msg *m, int fd);
 void send_config(struct host *h, const char *text);
 void server_state(struct host *h, uint32_t sid, bool up);
 void answer_connect(struct host *h, uint32_t seq);
+void answer_enrol(struct host *h, const struct role_msg *m);
+void answer_resolve(struct host *h, uint32_t seq);
 
 /* serve() - answer whatever comes until nothing came for @quiet_ms. */
 void serve(struct host *h, int quiet_ms);

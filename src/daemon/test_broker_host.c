@@ -76,6 +76,21 @@ void answer_connect(struct host *h, uint32_t seq)
 	close(pair[1]);
 }
 
+void answer_enrol(struct host *h, const struct role_msg *m)
+{
+	struct role_msg r = { .type = WB_REPLY, .seq = m->seq, .u.reply.cgroup_id = m->u.cgroup.cgroup_id };
+
+	snprintf(r.u.reply.path, sizeof(r.u.reply.path), "/test/%u", m->u.cgroup.wid);
+	tell(&h->warden, &r, -1);
+}
+
+void answer_resolve(struct host *h, uint32_t seq)
+{
+	struct role_msg r = { .type = WB_REPLY, .seq = seq, .u.reply.wid = h->resolve_wid };
+
+	tell(&h->warden, &r, -1);
+}
+
 static struct kept *kept_named(struct host *h, const char *name)
 {
 	for (size_t i = 0; i < N_KEPT; i++)
@@ -192,19 +207,19 @@ static void play_warden(struct host *h, const struct role_msg *m, int fd)
 		h->route[m->u.route.lid] = m->u.route.route;
 		break;
 	case BW_ENROL:
-		r.u.reply.cgroup_id = m->u.cgroup.cgroup_id;
-		snprintf(r.u.reply.path, sizeof(r.u.reply.path), "/test/%u", m->u.cgroup.wid);
-		break;
+		h->held_enrol = *m;
+		if (!h->hold_enrols)
+			answer_enrol(h, m);
+		return;
 	case BW_IS_EMPTY:
 		r.u.reply.error = h->first_is_empty ? 0 : -EBUSY;
 		break;
 	case BW_RESOLVE:
-		r.u.reply.wid = h->resolve_wid;
 		h->n_resolves++;
 		h->held_resolve = m->seq;
-		if (h->hold_resolves)
-			return;
-		break;
+		if (!h->hold_resolves)
+			answer_resolve(h, m->seq);
+		return;
 	case BW_CONNECT:
 		h->n_connects++;
 		h->held_connect = m->seq;
