@@ -58,6 +58,26 @@ enum {
 	LIMIT_ADMIN_BODY_SIZE = 64 << 10,
 	/* Admin connections at the same time. */
 	LIMIT_ADMIN_CONNS = 64,
+	/* "[IPv6]:port" with the NUL: 39 + 2 + 1 + 5 + 1, and room for a scope. */
+	LIMIT_ADDRESS_SIZE = 64,
+	/* Other hosts, configured or told by the catalogue. */
+	LIMIT_HOSTS = 1024,
+	/* Linker processes; as gates, one per core is enough. */
+	LIMIT_LINKERS = 16,
+	/* Keys of one host: its own and one for each service, with room for those that are being replaced. */
+	LIMIT_KEYS = 2 * LIMIT_SERVICES + 1,
+	/* Lanes one linker carries: one descriptor each, below the common hard limit of 20,000. */
+	LIMIT_LINK_LANES = 16384,
+	/* Sessions one linker has: services of this host times hosts that they talk to, and the other way round. */
+	LIMIT_LINK_SESSIONS = 4096,
+	/* Certificates of one chain, roots of a bundle, and the list of what is revoked, as text. */
+	LIMIT_CHAIN_SIZE = 64 << 10,
+	LIMIT_REVOKED_SIZE = 4 << 20,
+	/* A question to an authority and its answer (JSON); what a host announces. */
+	LIMIT_CA_QUESTION_SIZE = 16 << 10,
+	LIMIT_CA_ANSWER_SIZE = 4 << 20,
+	LIMIT_ANNOUNCE_SIZE = 2 << 20,
+
 	/* Deepest cgroup that is matched by ancestors; the kernel's own default cgroup.max.depth is unlimited, engines use < 10. */
 	LIMIT_CGROUP_DEPTH = 64,
 };

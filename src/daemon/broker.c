@@ -44,7 +44,7 @@ struct reload_waiter {
 };
 
 /* One channel in the loop. index: of the gate. */
-struct link {
+struct peer {
 	struct broker *b;
 	struct chan *chan;
 	size_t index;
@@ -54,7 +54,7 @@ struct link {
 };
 
 struct broker_private {
-	struct link warden, checker, porter, gates[LIMIT_GATES];
+	struct peer warden, checker, porter, gates[LIMIT_GATES];
 	struct pending *pending;
 	uint32_t next_seq;
 	struct config_source incoming[64]; /* the files of the set that is arriving */
@@ -90,7 +90,7 @@ static void broker_stop(struct broker *b, int status)
 	event_base_loopbreak(b->base);
 }
 
-static void link_close(struct link *l)
+static void peer_close(struct peer *l)
 {
 	if (l->rd)
 		event_free(l->rd);
@@ -104,8 +104,8 @@ static void link_close(struct link *l)
 	chan_close(l->chan);
 }
 
-/* Only from the loop: whoever sends to a link may be walking over what its loss takes away. */
-static void link_lost(struct link *l, int err)
+/* Only from the loop: whoever sends to a peer may be walking over what its loss takes away. */
+static void peer_lost(struct peer *l, int err)
 {
 	struct broker *b = l->b;
 
@@ -114,41 +114,41 @@ static void link_lost(struct link *l, int err)
 		broker_stop(b, 1);
 		return;
 	}
-	link_close(l);
+	peer_close(l);
 	if (l == &b->p->porter)
 		port_on_porter_lost(b);
 	else if (l != &b->p->checker)
 		lane_on_gate_lost(b, l->index);
 }
 
-static void on_link_dead(evutil_socket_t fd, short what, void *arg)
+static void on_peer_dead(evutil_socket_t fd, short what, void *arg)
 {
-	struct link *l = arg;
+	struct peer *l = arg;
 
 	if (l->error)
-		link_lost(l, l->error);
+		peer_lost(l, l->error);
 }
 
-static void link_want_write(struct link *l)
+static void peer_want_write(struct peer *l)
 {
 	if (l->wr && chan_wants_write(l->chan))
 		event_add(l->wr, NULL);
 }
 
-static void link_on_writable(evutil_socket_t fd, short what, void *arg)
+static void peer_on_writable(evutil_socket_t fd, short what, void *arg)
 {
-	struct link *l = arg;
+	struct peer *l = arg;
 	int r = chan_flush(l->chan);
 
 	if (r < 0)
-		link_lost(l, r);
+		peer_lost(l, r);
 	else
-		link_want_write(l);
+		peer_want_write(l);
 }
 
-static void link_on_readable(evutil_socket_t fd, short what, void *arg)
+static void peer_on_readable(evutil_socket_t fd, short what, void *arg)
 {
-	struct link *l = arg;
+	struct peer *l = arg;
 
 	foreign_tick_start();
 	for (int i = 0; i < MSGS_PER_TURN && l->chan->fd >= 0 && !l->b->p->stopping; i++) {
@@ -159,27 +159,27 @@ static void link_on_readable(evutil_socket_t fd, short what, void *arg)
 		if (r == -EAGAIN || r == -EINTR)
 			return;
 		if (r <= 0) {
-			link_lost(l, r);
+			peer_lost(l, r);
 			return;
 		}
 		l->on_msg(l->b, l->index, &m, &msg_fd);
 	}
 }
 
-static int link_open(struct link *l, struct broker *b, struct chan *c, int fd, size_t index,
+static int peer_open(struct peer *l, struct broker *b, struct chan *c, int fd, size_t index,
 		     void (*on_msg)(struct broker *, size_t, const struct role_msg *, int *))
 {
 	chan_init(c, fd);
-	*l = (struct link){ .b = b, .chan = c, .index = index, .on_msg = on_msg };
-	l->rd = event_new(b->base, fd, EV_READ | EV_PERSIST, link_on_readable, l);
-	l->wr = event_new(b->base, fd, EV_WRITE, link_on_writable, l);
-	l->dead = event_new(b->base, -1, 0, on_link_dead, l);
+	*l = (struct peer){ .b = b, .chan = c, .index = index, .on_msg = on_msg };
+	l->rd = event_new(b->base, fd, EV_READ | EV_PERSIST, peer_on_readable, l);
+	l->wr = event_new(b->base, fd, EV_WRITE, peer_on_writable, l);
+	l->dead = event_new(b->base, -1, 0, on_peer_dead, l);
 	if (!l->rd || !l->wr || !l->dead || event_add(l->rd, NULL) < 0)
 		return -ENOMEM;
 	return 0;
 }
 
-static void link_send(struct link *l, const struct role_msg *m, int fd)
+static void peer_send(struct peer *l, const struct role_msg *m, int fd)
 {
 	int r;
 
@@ -187,7 +187,7 @@ static void link_send(struct link *l, const struct role_msg *m, int fd)
 		return;
 	r = role_send(l->chan, m, fd);
 	if (r == 0) {
-		link_want_write(l);
+		peer_want_write(l);
 		return;
 	}
 	l->error = r;
@@ -197,7 +197,7 @@ static void link_send(struct link *l, const struct role_msg *m, int fd)
 void broker_tell_gate(struct broker *b, size_t gate, const struct role_msg *m, int fd)
 {
 	if (gate < b->n_gates)
-		link_send(&b->p->gates[gate], m, fd);
+		peer_send(&b->p->gates[gate], m, fd);
 }
 
 void broker_tell_all_gates(struct broker *b, const struct role_msg *m, int fd)
@@ -208,17 +208,17 @@ void broker_tell_all_gates(struct broker *b, const struct role_msg *m, int fd)
 
 void broker_tell_checker(struct broker *b, const struct role_msg *m)
 {
-	link_send(&b->p->checker, m, -1);
+	peer_send(&b->p->checker, m, -1);
 }
 
 void broker_tell_porter(struct broker *b, const struct role_msg *m, int fd)
 {
-	link_send(&b->p->porter, m, fd);
+	peer_send(&b->p->porter, m, fd);
 }
 
 void broker_tell_warden(struct broker *b, const struct role_msg *m, int fd)
 {
-	link_send(&b->p->warden, m, fd);
+	peer_send(&b->p->warden, m, fd);
 }
 
 void broker_ask(struct broker *b, struct role_msg *m, int fd, reply_fn fn, void *arg)
@@ -244,7 +244,7 @@ void broker_ask(struct broker *b, struct role_msg *m, int fd, reply_fn fn, void 
 		*p = (struct pending){ .seq = m->seq, .fn = fn, .arg = arg };
 		HASH_ADD_INT(b->p->pending, seq, p);
 	}
-	link_send(&b->p->warden, m, fd);
+	peer_send(&b->p->warden, m, fd);
 }
 
 static void on_reply(struct broker *b, const struct role_msg *m, int *fd)
@@ -378,7 +378,7 @@ static void tell_warden(struct broker *b)
 	struct role_msg grace = { .type = WK_GRACE };
 
 	grace.u.grace.grace_ms = (uint32_t)(b->config->restart_grace_s * 1000);
-	link_send(&b->p->warden, &grace, -1);
+	peer_send(&b->p->warden, &grace, -1);
 	broker_ask(b, &gates, -1, NULL, NULL);
 }
 
@@ -533,10 +533,10 @@ static void on_porter_started(struct broker *b, int *fd)
 	if (*fd < 0)
 		return;
 	if (b->porter.fd >= 0) {
-		link_close(&b->p->porter);
+		peer_close(&b->p->porter);
 		port_on_porter_lost(b);
 	}
-	if (link_open(&b->p->porter, b, &b->porter, take_fd(fd), 0, on_porter_msg) < 0)
+	if (peer_open(&b->p->porter, b, &b->porter, take_fd(fd), 0, on_porter_msg) < 0)
 		broker_stop(b, 1);
 	else
 		port_on_porter(b);
@@ -544,18 +544,18 @@ static void on_porter_started(struct broker *b, int *fd)
 
 static void on_gate_started(struct broker *b, uint32_t index, int *fd)
 {
-	struct link *l;
+	struct peer *l;
 
 	if (index >= LIMIT_GATES || *fd < 0)
 		return;
 	l = &b->p->gates[index];
 	if (index < b->n_gates && l->chan) {
-		link_close(l);
+		peer_close(l);
 		lane_on_gate_lost(b, index);
 	}
 	for (; b->n_gates <= index; b->n_gates++)
 		b->gates[b->n_gates] = (struct chan){ .fd = -1 };
-	if (link_open(l, b, &b->gates[index], take_fd(fd), index, on_gate_msg) < 0)
+	if (peer_open(l, b, &b->gates[index], take_fd(fd), index, on_gate_msg) < 0)
 		broker_stop(b, 1);
 	else
 		model_hand_listeners_to_gate(b, index);
@@ -604,9 +604,9 @@ static void on_warden_msg(struct broker *b, size_t index, const struct role_msg 
 		on_gate_started(b, m->u.gate.index, fd);
 		break;
 	case WB_CHECKER:
-		link_close(&b->p->checker);
+		peer_close(&b->p->checker);
 		health_on_checker_lost(b);
-		if (*fd >= 0 && link_open(&b->p->checker, b, &b->checker, take_fd(fd), 0, on_checker_msg) < 0)
+		if (*fd >= 0 && peer_open(&b->p->checker, b, &b->checker, take_fd(fd), 0, on_checker_msg) < 0)
 			broker_stop(b, 1);
 		break;
 	case WB_PORTER:
@@ -699,7 +699,7 @@ static int broker_open(struct broker *b, const struct daemon_options *o)
 	if (!b->base || policy_new(&b->policy) < 0)
 		return -ENOMEM;
 	b->started_unix_s = (uint64_t)unix_now_s();
-	r = link_open(&b->p->warden, b, &b->warden, ROLE_CHANNEL_FD, 0, on_warden_msg);
+	r = peer_open(&b->p->warden, b, &b->warden, ROLE_CHANNEL_FD, 0, on_warden_msg);
 	return r < 0 ? r : isolate_calls(g_broker_calls);
 }
 

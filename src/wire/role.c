@@ -14,6 +14,7 @@
 #define STR(member, field)                                                                  \
 	{ (uint16_t)(U_OFFSET + offsetof(__typeof__(((struct role_msg *)0)->u.member), field)), \
 	  (uint16_t)sizeof(((struct role_msg *)0)->u.member.field) }
+#define CA_STRINGS STR(ca, address), STR(ca, host), STR(ca, peer), STR(ca, why)
 #define MSG(t, member, ...) \
 	[t] = { .name = #t, .size = (uint16_t)(U_OFFSET + sizeof(((struct role_msg *)0)->u.member)), .str = { __VA_ARGS__ } }
 #define MSG_EMPTY(t) [t] = { .name = #t, .size = (uint16_t)U_OFFSET }
@@ -23,7 +24,7 @@ static const struct role_format {
 	uint16_t size;
 	struct {
 		uint16_t offset, size;
-	} str[2];
+	} str[4];
 } g_formats[ROLE_MSG_N] = {
 	MSG(BW_WORKLOAD_ADD, workload, STR(workload, name)),
 	MSG(BW_WORKLOAD_REMOVE, id),
@@ -44,6 +45,11 @@ static const struct role_format {
 	MSG(BW_KEEP, store, STR(store, name)),
 	MSG(BW_UNKEEP, store, STR(store, name)),
 	MSG(BW_CDI, store, STR(store, name)),
+	MSG(BW_LINKERS, id),
+	MSG(BW_DIAL, dial, STR(dial, congestion), STR(dial, address)),
+	MSG(BW_LISTEN_TCP, dial, STR(dial, congestion), STR(dial, address)),
+	MSG(BW_UNLISTEN_TCP, dial, STR(dial, congestion), STR(dial, address)),
+	MSG(BW_CERTIFICATES, store, STR(store, name)),
 	MSG(WB_REPLY, reply, STR(reply, path), STR(reply, why)),
 	MSG(WB_CONFIG, config, STR(config, name)),
 	MSG(WB_GATE, gate),
@@ -55,6 +61,9 @@ static const struct role_format {
 	MSG_EMPTY(WB_RELOAD_ASKED),
 	MSG_EMPTY(WB_STOP),
 	MSG(WB_GUARD, guard, STR(guard, why)),
+	MSG(WB_LINKER, gate),
+	MSG(WB_SIGNER, gate),
+	MSG(WB_FILE, store, STR(store, name)),
 	MSG(BG_LISTEN, gate_listen),
 	MSG(BG_UNLISTEN, id),
 	MSG(BG_GO, go),
@@ -62,10 +71,12 @@ static const struct role_format {
 	MSG(BG_CUT, lane_ref),
 	MSG(BG_LIMIT, lane_ref),
 	MSG_EMPTY(BG_STATS),
+	MSG(BG_HAND, id),
 	MSG(GB_ACCEPT, accept),
 	MSG(GB_GONE, id),
 	MSG(GB_CLOSED, stats),
 	MSG(GB_STATS, stats),
+	MSG(GB_HANDED, id),
 	MSG(BP_LISTEN, gate_listen),
 	MSG(BP_UNLISTEN, id),
 	MSG(BP_REFUSE, refuse, STR(refuse, why)),
@@ -80,6 +91,49 @@ static const struct role_format {
 	MSG(PB_KEEP, leash),
 	MSG(PB_CLOSED, stats),
 	MSG(PB_STATS, stats),
+	MSG_EMPTY(BL_SIGNER),
+	MSG(BL_TRUST, trust, STR(trust, trust_domain), STR(trust, host)),
+	MSG_EMPTY(BL_REVOKED),
+	MSG(BL_CREDENTIAL, credential, STR(credential, spiffe_id)),
+	MSG(BL_FORGET, id),
+	MSG_EMPTY(BL_LISTEN),
+	MSG_EMPTY(BL_UNLISTEN),
+	MSG(BL_HOST, host, STR(host, name), STR(host, address)),
+	MSG(BL_HOST_GONE, id),
+	MSG(BL_DIALED, dialed, STR(dialed, why)),
+	MSG(BL_CARRY, carry, STR(carry, destination)),
+	MSG(BL_GO, link_go),
+	MSG(BL_NO, link_no, STR(link_no, why)),
+	MSG(BL_CUT, lane_ref),
+	MSG(BL_LIMIT, lane_ref),
+	MSG_EMPTY(BL_STATS),
+	MSG_EMPTY(BL_ANNOUNCE),
+	MSG_EMPTY(BL_DRAIN),
+	MSG(BL_CA_OPEN, ca, CA_STRINGS),
+	MSG(BL_CA_ASK, ca, CA_STRINGS),
+	MSG(BL_CA_ANSWER, ca, CA_STRINGS),
+	MSG(LB_DIAL, dial_ask),
+	MSG(LB_ASK, link_ask, STR(link_ask, source), STR(link_ask, destination), STR(link_ask, peer)),
+	MSG(LB_GONE, id),
+	MSG(LB_OPENED, lane_ref),
+	MSG(LB_FAILED, link_failed, STR(link_failed, why)),
+	MSG(LB_CLOSED, stats),
+	MSG(LB_STATS, stats),
+	MSG(LB_SESSION, session, STR(session, local), STR(session, peer), STR(session, address), STR(session, cipher)),
+	MSG(LB_SESSION_STATS, session_stats),
+	MSG(LB_ANNOUNCE, id),
+	MSG(LB_CA_READY, ca, CA_STRINGS),
+	MSG(LB_CA_ASK, ca, CA_STRINGS),
+	MSG(LB_CA_ANSWER, ca, CA_STRINGS),
+	MSG(BS_LINKER, id),
+	MSG(BS_KEY, key, STR(key, name)),
+	MSG(BS_FORGET, id),
+	MSG(BS_SIGN, sign),
+	MSG(BS_CA, ca_key, STR(ca_key, trust_domain)),
+	MSG(BS_ISSUE, issue, STR(issue, spiffe_id)),
+	MSG(SB_REPLY, signed_, STR(signed_, why)),
+	MSG(LS_SIGN, sign),
+	MSG(SL_SIGNED, signed_, STR(signed_, why)),
 	MSG(BC_RUN, check),
 	MSG(CB_RESULT, check_result, STR(check_result, output)),
 	MSG(WK_STORE, store, STR(store, name)),
@@ -121,7 +175,7 @@ static bool values_in_range(const struct role_msg *m)
 		return identity_is_terminated(&m->u.offer.client) && identity_is_terminated(&m->u.offer.server);
 	if (type == BP_LISTEN)
 		return m->u.gate_listen.identity < IDENTITY_METHOD_N;
-	if (type == PB_CLOSED)
+	if (type == PB_CLOSED || type == LB_CLOSED)
 		return m->u.stats.end < LANE_END_N;
 	if (type == GB_CLOSED)
 		return m->u.stats.end < LANE_END_N;
@@ -131,6 +185,23 @@ static bool values_in_range(const struct role_msg *m)
 		return m->u.gate_listen.identity < IDENTITY_METHOD_N;
 	if (type == WB_GUARD)
 		return m->u.guard.state < GUARD_STATE_N;
+	if (type == BL_CARRY)
+		return m->u.carry.kind < LINK_KIND_N;
+	if (type == LB_ASK)
+		return m->u.link_ask.kind < LINK_KIND_N;
+	if (type == BL_NO)
+		return m->u.link_no.code < LINK_CODE_N;
+	if (type == LB_FAILED)
+		return m->u.link_failed.code < LINK_CODE_N;
+	if (type == LB_SESSION)
+		return m->u.session.state < SESSION_STATE_N && m->u.session.reason < SESSION_REASON_N &&
+		       str_is_terminated(m->u.session.why, sizeof(m->u.session.why));
+	if (type == BL_CA_OPEN || type == LB_CA_ASK)
+		return m->u.ca.mode < CA_MODE_N;
+	if (type == BS_ISSUE)
+		return m->u.issue.proof_size <= SIGNATURE_SIZE;
+	if (type == SB_REPLY || type == SL_SIGNED)
+		return m->u.signed_.signature_size <= SIGNATURE_SIZE;
 	if (type == BC_RUN)
 		return m->u.check.n_args <= LIMIT_CHECK_ARGS &&
 		       m->u.check.args[sizeof(m->u.check.args) - 1] == '\0';
@@ -179,10 +250,42 @@ const char *lane_end_name(uint32_t end)
 	static const char *const names[] = {
 		[LANE_END_EOF] = "eof",	  [LANE_END_CLIENT] = "client-reset", [LANE_END_SERVER] = "server-reset",
 		[LANE_END_CUT] = "cut",	  [LANE_END_FDS] = "descriptor-passing-refused", [LANE_END_NOMEM] = "out-of-memory",
+		[LANE_END_LINK] = "link-lost",
 	};
 	static_assert(ARRAY_SIZE(names) == LANE_END_N, "a name for each end");
 
 	return end < LANE_END_N ? names[end] : "unknown";
+}
+
+const char *link_code_name(uint32_t code)
+{
+	static const char *const names[] = {
+		[LINK_CODE_NONE] = "none",     [LINK_DENIED] = "denied", [LINK_UNKNOWN] = "unknown", [LINK_DOWN] = "down",	[LINK_LIMIT] = "limit",
+		[LINK_DRAINING] = "draining", [LINK_PEER] = "peer",	 [LINK_CUT] = "cut",	     [LINK_FAILED] = "failed",
+	};
+	static_assert(ARRAY_SIZE(names) == LINK_CODE_N, "a name for each code");
+
+	return code < LINK_CODE_N ? names[code] : "unknown";
+}
+
+const char *session_reason_name(uint32_t reason)
+{
+	static const char *const names[] = {
+		[SESSION_OK] = "ok",
+		[SESSION_NO_CERTIFICATE] = "no-certificate",
+		[SESSION_UNTRUSTED] = "untrusted",
+		[SESSION_EXPIRED] = "expired",
+		[SESSION_NOT_YET_VALID] = "not-yet-valid",
+		[SESSION_BAD_IDENTITY] = "bad-identity",
+		[SESSION_WRONG_HOST] = "wrong-host",
+		[SESSION_REVOKED] = "revoked",
+		[SESSION_PROTOCOL] = "protocol",
+		[SESSION_TIMEOUT] = "timeout",
+		[SESSION_LOST] = "lost",
+	};
+	static_assert(ARRAY_SIZE(names) == SESSION_REASON_N, "a name for each reason");
+
+	return reason < SESSION_REASON_N ? names[reason] : "unknown";
 }
 
 const char *identity_method_name(uint32_t method)

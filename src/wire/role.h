@@ -6,6 +6,9 @@
  *   broker -> gate     BG_*   lanes through the relay                        gate   -> broker   GB_*
  *   broker -> porter   BP_*   lanes in shared memory, between libraries      porter -> broker   PB_*
  *   broker -> checker  BC_*   health check commands                          checker -> broker  CB_*
+ *   broker -> linker   BL_*   lanes to and from other hosts                  linker -> broker   LB_*
+ *   broker -> signer   BS_*   keys and certificates                          signer -> broker   SB_*
+ *   linker -> signer   LS_*   the signature of a handshake                   signer -> linker   SL_*
  *   warden -> keeper   WK_*   descriptors that outlive the daemon            keeper -> warden   KW_*
  *
  * Trust: every role treats what it reads as hostile until role_msg_check() has returned 0, and bounds every id by its
@@ -42,6 +45,11 @@ enum role_msg_type {
 	BW_KEEP,	   /* + fd: hold this under the name u.store.name ("lane/...") over a restart */
 	BW_UNKEEP,	   /* no longer */
 	BW_CDI,		   /* write sealane.json into the CDI directory u.store.name (fd: its text)  reply */
+	BW_LINKERS,	   /* run so many linkers (u.id.id), and a signer; fewer than now: at the next start */
+	BW_DIAL,	   /* a TCP socket, non-blocking, that is connecting to u.dial.address           reply + fd */
+	BW_LISTEN_TCP,	   /* make (or adopt) a listening TCP socket at u.dial.address                   reply + fd */
+	BW_UNLISTEN_TCP,   /* the keeper need not hold it any more                                       reply */
+	BW_CERTIFICATES,   /* files of the directory u.store.name, those that a linker needs: WB_FILE ..., then reply */
 
 	/* warden -> broker */
 	WB_REPLY,
@@ -55,6 +63,9 @@ enum role_msg_type {
 	WB_RELOAD_ASKED,   /* SIGHUP came */
 	WB_STOP,	   /* SIGTERM came: end */
 	WB_GUARD,	   /* the kernel hook's state, and one decision of it */
+	WB_LINKER,	   /* + fd: the channel to a linker that was (re)started */
+	WB_SIGNER,	   /* + fd: the channel to the signer, when it was (re)started; before any WB_LINKER of that start */
+	WB_FILE,	   /* + fd: one file that BW_CERTIFICATES found (u.store.name: its name), read-only; the broker must not read a .key */
 
 	/* broker -> gate */
 	BG_LISTEN,	   /* + fd: accept here */
@@ -64,12 +75,14 @@ enum role_msg_type {
 	BG_CUT,		   /* end a lane */
 	BG_LIMIT,	   /* new byte rate for a lane */
 	BG_STATS,	   /* send GB_STATS for each lane, then one with lane_id 0 */
+	BG_HAND,	   /* give an accepted connection away: GB_HANDED (u.id: cid) */
 
 	/* gate -> broker */
 	GB_ACCEPT,	   /* who connected: ask for a verdict */
 	GB_GONE,	   /* the client left before the verdict */
 	GB_CLOSED,	   /* a lane ended */
 	GB_STATS,
+	GB_HANDED,	   /* + fd: it, untouched (u.id: cid); GB_GONE instead if its client has left */
 
 	/* broker -> porter */
 	BP_LISTEN,	   /* + fd: a workload's control socket (u.gate_listen) */
@@ -88,6 +101,59 @@ enum role_msg_type {
 	PB_KEEP,	   /* + fd: one end's leash, to be held over a restart (u.leash) */
 	PB_CLOSED,	   /* it ended, or never came to be (u.stats) */
 	PB_STATS,
+
+	/* broker -> linker (docs/design/link.md) */
+	BL_SIGNER,	   /* + fd: a channel to the signer (LS_*) */
+	BL_TRUST,	   /* + fd: the roots (PEM); who we are and how links behave (u.trust); first of all, and on change */
+	BL_REVOKED,	   /* + fd: text, a line each: "serial:HEX" or "id:spiffe://..."; replaces the list before; nothing on it may pass */
+	BL_CREDENTIAL,	   /* + fd: certificates (PEM, leaf first) for the signer's key u.credential.kid; replaces the one before */
+	BL_FORGET,	   /* u.id: kid: not ours any more */
+	BL_LISTEN,	   /* + fd: accept sessions here */
+	BL_UNLISTEN,
+	BL_HOST,	   /* another host (u.host), new or changed */
+	BL_HOST_GONE,	   /* u.id: hid */
+	BL_DIALED,	   /* + fd: the socket that LB_DIAL asked for, connecting (u.dialed) */
+	BL_CARRY,	   /* + fd: a client's connection: a lane to a service at a host (u.carry). LB_OPENED or LB_FAILED; then LB_CLOSED */
+	BL_GO,		   /* + fd: yes to LB_ASK: the server's end (u.link_go). LB_CLOSED follows in any case */
+	BL_NO,		   /* no to LB_ASK (u.link_no) */
+	BL_CUT,		   /* end a lane */
+	BL_LIMIT,	   /* new byte rate for a lane */
+	BL_STATS,	   /* send LB_STATS for each lane, LB_SESSION_STATS for each session, then LB_STATS with lane_id 0; seq is echoed */
+	BL_ANNOUNCE,	   /* + fd: what hosts that ask are told we offer (text of ANNOUNCE); replaces the one before */
+	BL_DRAIN,	   /* GOAWAY on every session, no new lanes */
+	BL_CA_OPEN,	   /* a session to an authority (u.ca: req, mode, root, address, host): LB_CA_READY or LB_CA_ANSWER with its error */
+	BL_CA_ASK,	   /* + fd: one question (JSON) on it (u.ca: req): LB_CA_ANSWER, which ends the session */
+	BL_CA_ANSWER,	   /* + fd: the answer to LB_CA_ASK (u.ca: req) */
+
+	/* linker -> broker */
+	LB_DIAL,	   /* a session needs a socket to its host, or authority (u.dial_ask) */
+	LB_ASK,		   /* a peer's service wants a lane to one of ours (u.link_ask) */
+	LB_GONE,	   /* and has gone before the answer (u.id: ask); a BL_GO that crosses it is answered by LB_CLOSED */
+	LB_OPENED,	   /* the far host took the lane (u.lane_ref) */
+	LB_FAILED,	   /* it did not (u.link_failed). + fd: the client's, if not a byte of it was sent */
+	LB_CLOSED,	   /* a lane ended (u.stats) */
+	LB_STATS,
+	LB_SESSION,	   /* a session came up, went down, or was refused (u.session) */
+	LB_SESSION_STATS,  /* u.session_stats */
+	LB_ANNOUNCE,	   /* + fd: what a host offers (u.id: hid): a text from that host, unchecked but for its size */
+	LB_CA_READY,	   /* the session stands (u.ca: req, exporter) */
+	LB_CA_ASK,	   /* + fd: a question came from another host (u.ca: req, mode, exporter, peer); unchecked but for its size */
+	LB_CA_ANSWER,	   /* + fd: what the authority said (u.ca: req, error, why); unchecked but for its size */
+
+	/* broker -> signer. Each has exactly one SB_REPLY with the same seq, but BS_LINKER and BS_FORGET, which have none. */
+	BS_LINKER,	   /* + fd: a linker's channel (LS_*); u.id: its index, whose earlier channel is over */
+	BS_KEY,		   /* the key called u.key.name for kid; + fd: it (PEM) instead of one of our own     reply (public_key) */
+	BS_FORGET,	   /* u.id: kid */
+	BS_SIGN,	   /* u.sign: with a key of ours                                                      reply (signature) */
+	BS_CA,		   /* u.ca_key: the authority's root; made if it says so            reply (public_key) + fd: its certificate (PEM) */
+	BS_ISSUE,	   /* u.issue: a certificate by the root                                              reply + fd: it (PEM) */
+
+	/* signer -> broker */
+	SB_REPLY,	   /* u.signed_ */
+
+	/* linker -> signer -> linker */
+	LS_SIGN,	   /* u.sign */
+	SL_SIGNED,	   /* u.signed_, same seq */
 
 	/* broker -> checker -> broker */
 	BC_RUN,
@@ -123,6 +189,7 @@ enum lane_end {
 	LANE_END_CUT,	   /* BG_CUT */
 	LANE_END_FDS,	   /* an application tried to pass descriptors (SCM_RIGHTS), which the relay refuses */
 	LANE_END_NOMEM,
+	LANE_END_LINK,	   /* the session to the other host ended */
 	LANE_END_N
 };
 
@@ -300,6 +367,197 @@ struct role_offer {
 	struct control_identity client, server;
 };
 
+struct role_dial {
+	uint32_t timeout_ms; /* TCP_USER_TIMEOUT */
+	char congestion[20]; /* TCP_CONGESTION; "": the kernel's own choice */
+	char address[LIMIT_ADDRESS_SIZE]; /* "10.0.0.2:7443", "[fd00::2]:7443": numbers only */
+};
+
+struct role_trust {
+	uint32_t window;	     /* bytes a lane's far end may send ahead */
+	uint32_t idle_ms, timeout_ms; /* link_idle, link_timeout */
+	uint32_t pad;
+	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
+	char host[LIMIT_NAME_SIZE]; /* ours */
+};
+
+struct role_credential {
+	uint32_t kid; /* 0: this host's own */
+	uint32_t pad;
+	int64_t not_after; /* Unix seconds */
+	char spiffe_id[LIMIT_SPIFFE_ID_SIZE];
+};
+
+struct role_host {
+	uint32_t hid;
+	uint32_t keep; /* 1: this linker holds a session between hosts to it, and dials again when it breaks */
+	char name[LIMIT_NAME_SIZE];
+	char address[LIMIT_ADDRESS_SIZE];
+};
+
+struct role_dial_ask {
+	uint32_t session; /* the linker's number */
+	uint32_t hid;	  /* or ROLE_NO_ID: */
+	uint32_t req;	  /* of BL_CA_OPEN */
+};
+
+struct role_dialed {
+	uint32_t session;
+	int32_t error;
+	char why[256];
+};
+
+/* Codes of REFUSED and RESET (docs/design/link.md). */
+enum link_code {
+	LINK_CODE_NONE,
+	LINK_DENIED,
+	LINK_UNKNOWN,
+	LINK_DOWN,
+	LINK_LIMIT,
+	LINK_DRAINING,
+	LINK_PEER,
+	LINK_CUT,
+	LINK_FAILED,
+	LINK_CODE_N
+};
+
+/* What is carried: OPEN's kind. */
+enum link_kind { LINK_SOCKET, LINK_STREAM, LINK_MESSAGES, LINK_CALLS, LINK_KIND_N };
+
+struct role_carry {
+	uint32_t hid;
+	uint32_t kid;  /* whose certificate the session shows */
+	uint32_t kind; /* enum link_kind */
+	uint32_t pad;
+	uint64_t lane_id;
+	uint64_t bytes_per_s; /* 0: no limit; counts both directions together */
+	char destination[LIMIT_SERVICE_SIZE];
+};
+
+struct role_link_ask {
+	uint32_t ask; /* the linker's number */
+	uint32_t kind;
+	char source[LIMIT_SPIFFE_ID_SIZE]; /* from the certificate, checked: a service's */
+	char destination[LIMIT_SERVICE_SIZE]; /* "ns/name" as the peer said it, checked for form */
+	char peer[LIMIT_ADDRESS_SIZE]; /* for people */
+};
+
+struct role_link_go {
+	uint32_t ask;
+	uint32_t kid; /* the destination's: what PROOF shows */
+	uint64_t lane_id;
+	uint64_t bytes_per_s;
+};
+
+struct role_link_no {
+	uint32_t ask;
+	uint32_t code; /* enum link_code */
+	char why[256];
+};
+
+struct role_link_failed {
+	uint64_t lane_id;
+	uint32_t code; /* enum link_code: what the far host said, or LINK_FAILED if none was reached */
+	uint32_t pad;
+	char why[256];
+};
+
+enum session_state { SESSION_UP, SESSION_DOWN, SESSION_REFUSED, SESSION_STATE_N };
+
+/* Why a session was refused or ended (docs/design/link.md, "Who is who"). */
+enum session_reason {
+	SESSION_OK, /* came up; or ended in order */
+	SESSION_NO_CERTIFICATE,
+	SESSION_UNTRUSTED,
+	SESSION_EXPIRED,
+	SESSION_NOT_YET_VALID,
+	SESSION_BAD_IDENTITY,
+	SESSION_WRONG_HOST,
+	SESSION_REVOKED,
+	SESSION_PROTOCOL,
+	SESSION_TIMEOUT, /* connecting, in the handshake, or dead since */
+	SESSION_LOST,	 /* the connection broke, or could not be made */
+	SESSION_REASON_N
+};
+
+struct role_session {
+	uint32_t session; /* the linker's number */
+	uint32_t state;	  /* enum session_state */
+	uint32_t reason;  /* enum session_reason */
+	uint32_t hid;	  /* outbound; else ROLE_NO_ID */
+	uint32_t inbound, resumed;
+	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE]; /* "" if not known (yet) */
+	char address[LIMIT_ADDRESS_SIZE];			      /* the other side's */
+	char cipher[40];
+	char why[256];
+};
+
+struct role_session_stats {
+	uint32_t session;
+	uint32_t n_lanes;
+	uint64_t bytes_in, bytes_out;	/* of TCP */
+	uint64_t reads, writes;		/* system calls on it */
+	uint64_t n_opened, n_refused;	/* lanes, since it is up */
+	uint32_t rtt_us;		/* the kernel's estimate (TCP_INFO) */
+	uint32_t pad;
+};
+
+enum ca_mode { CA_HOST, CA_JOIN, CA_MODE_N };
+
+struct role_ca {
+	uint32_t req;  /* BL_CA_OPEN: the broker's number; LB_CA_ASK: the linker's */
+	int32_t error; /* LB_CA_ANSWER: the session could not be had, or broke: then no descriptor */
+	uint32_t mode; /* enum ca_mode */
+	uint32_t pad;
+	uint8_t exporter[32]; /* label EXPORTER-sealane-ca */
+	uint8_t root[32];     /* CA_JOIN: SHA-256 of the root's DER that the chain must end at */
+	char address[LIMIT_ADDRESS_SIZE];
+	char host[LIMIT_NAME_SIZE];	     /* which host must answer */
+	char peer[LIMIT_SPIFFE_ID_SIZE]; /* LB_CA_ASK: who asks; "" with CA_JOIN */
+	char why[256];
+};
+
+/* An uncompressed P-256 point: 4, x, y. */
+enum { KEY_POINT_SIZE = 65, SIGNATURE_SIZE = 80 };
+
+struct role_key {
+	uint32_t kid;	/* the broker's number, from then on its name for linkers */
+	uint32_t fresh; /* 1: a new one in any case; 0: the stored one, if there is one */
+	char name[LIMIT_PATH_SIZE]; /* a file name: "host", "svc.NS.NAME" */
+};
+
+struct role_ca_key {
+	uint32_t make; /* 1: make it; it must not be there yet */
+	uint32_t pad;
+	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
+};
+
+struct role_sign {
+	uint32_t kid;
+	uint32_t pad;
+	uint8_t digest[32]; /* SHA-256: all that is signed is */
+};
+
+struct role_issue {
+	int64_t not_before, not_after; /* Unix seconds */
+	uint8_t serial[16];	       /* positive, random */
+	uint8_t public_key[KEY_POINT_SIZE];
+	uint8_t proof_size; /* of `proof`: by public_key over `proven`; 0: none is asked for (this host's own) */
+	uint8_t pad[6];
+	uint8_t proof[SIGNATURE_SIZE];
+	uint8_t proven[32];
+	char spiffe_id[LIMIT_SPIFFE_ID_SIZE];
+};
+
+struct role_signed {
+	int32_t error; /* 0 or negative errno: -ENOKEY no such key, -EKEYREJECTED the proof is wrong */
+	uint32_t signature_size;
+	uint8_t signature[SIGNATURE_SIZE]; /* ECDSA, DER */
+	uint8_t public_key[KEY_POINT_SIZE];
+	uint8_t pad[7];
+	char why[256];
+};
+
 struct role_check {
 	uint32_t sid;
 	uint32_t timeout_ms;
@@ -352,6 +610,25 @@ struct role_msg {
 		struct role_check_result check_result;
 		struct role_store store;
 		struct role_grace grace;
+		struct role_dial dial;
+		struct role_trust trust;
+		struct role_credential credential;
+		struct role_host host;
+		struct role_dial_ask dial_ask;
+		struct role_dialed dialed;
+		struct role_carry carry;
+		struct role_link_ask link_ask;
+		struct role_link_go link_go;
+		struct role_link_no link_no;
+		struct role_link_failed link_failed;
+		struct role_session session;
+		struct role_session_stats session_stats;
+		struct role_ca ca;
+		struct role_key key;
+		struct role_ca_key ca_key;
+		struct role_sign sign;
+		struct role_issue issue;
+		struct role_signed signed_;
 	} u;
 };
 static_assert(sizeof(struct role_msg) <= LIMIT_ROLE_MSG_SIZE, "a message fits the channel's buffers");
@@ -377,6 +654,8 @@ MUST_CHECK int role_send(struct chan *c, const struct role_msg *m, int fd);
 MUST_CHECK int role_recv(struct chan *c, struct role_msg *ret_m, int *ret_fd);
 
 const char *lane_end_name(uint32_t end);
+const char *link_code_name(uint32_t code);	     /* "denied" */
+const char *session_reason_name(uint32_t reason); /* "no-certificate" */
 const char *identity_method_name(uint32_t method);
 
 #endif
