@@ -11,7 +11,7 @@ MAY_USE = {
     "wire": {"base"},
     "core": {"base"},
     "conf": {"base", "core"},
-    "link": {"base", "shm", "wire"},
+    "link": {"base", "shm", "wire", "core"},
     "store": {"base", "shm", "wire", "link"},
     "guard": {"base", "core"},
     "daemon": ALL,
