@@ -1,0 +1,35 @@
+/*
+ * A join token (docs/design/link.md, "Joining"): what a host needs to find its authority, to know it, and to be let in once.
+ * `sl1.` and base64url of: SHA-256 of the root certificate (DER), the secret, the authority's address, a blank, its host name.
+ * Trust: the text is a user's, perhaps not whole; fuzzed (tests/fuzz/fuzz_token.c). No I/O.
+ */
+#ifndef CORE_TOKEN_H
+#define CORE_TOKEN_H
+
+#include "base/limits.h"
+#include "base/util.h"
+
+enum {
+	TOKEN_ROOT_SIZE = 32,
+	TOKEN_SECRET_SIZE = 16,
+	TOKEN_BYTES_MAX = TOKEN_ROOT_SIZE + TOKEN_SECRET_SIZE + LIMIT_ADDRESS_SIZE + LIMIT_NAME_SIZE,
+	TOKEN_TEXT_SIZE = 4 + (TOKEN_BYTES_MAX + 2) / 3 * 4 + 1,
+};
+
+struct token {
+	uint8_t root[TOKEN_ROOT_SIZE];
+	uint8_t secret[TOKEN_SECRET_SIZE];
+	char address[LIMIT_ADDRESS_SIZE]; /* "10.0.0.1:7443", "[fd00::1]:7443" */
+	char host[LIMIT_NAME_SIZE];	  /* the authority's */
+};
+
+/* token_format() - into @ret of TOKEN_TEXT_SIZE. Returns @ret. */
+char *token_format(char *ret, const struct token *t);
+
+/* token_parse() - blanks around it are left out of account. Return: 0 or -EINVAL. */
+MUST_CHECK int token_parse(struct token *ret, const char *text);
+
+/* address_is_valid() - "10.0.0.1:7443" or "[fd00::1]:7443": numbers only, a port from 1. */
+bool address_is_valid(const char *s);
+
+#endif
