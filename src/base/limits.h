@@ -77,6 +77,23 @@ enum {
 	LIMIT_CA_QUESTION_SIZE = 16 << 10,
 	LIMIT_CA_ANSWER_SIZE = 4 << 20,
 	LIMIT_ANNOUNCE_SIZE = 2 << 20,
+	/* Associated data of one AES-GCM message: a TLS record has 5 bytes of it; the published test vectors up to 90. */
+	LIMIT_GCM_AAD_SIZE = 128,
+
+	/* The catalogue (docs/design/catalogue.md): a key below the prefix and a value, with the NUL; both fit into one role message. */
+	LIMIT_CATALOGUE_KEY_SIZE = 320,
+	LIMIT_CATALOGUE_VALUE_SIZE = 1401,
+	/* Entries of all kinds that are taken from etcd: a channel to a slow broker holds all of them twice. */
+	LIMIT_CATALOGUE_ENTRIES = 16384,
+	/* etcd's members; clusters have 3 or 5. */
+	LIMIT_ETCD_ENDPOINTS = 8,
+	/* "https://HOST:PORT" with the NUL. */
+	LIMIT_ETCD_ENDPOINT_SIZE = 160,
+	LIMIT_ETCD_PREFIX_SIZE = 128,
+	/* One answer of etcd, one line of a watch. etcd itself takes no request over 1.5 MiB, which is 2 MiB of base64. */
+	LIMIT_ETCD_ANSWER_SIZE = 8 << 20,
+	/* A file that `etcd` names: certificates, a key, a password. */
+	LIMIT_ETCD_FILE_SIZE = 256 << 10,
 
 	/* Deepest cgroup that is matched by ancestors; the kernel's own default cgroup.max.depth is unlimited, engines use < 10. */
 	LIMIT_CGROUP_DEPTH = 64,

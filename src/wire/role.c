@@ -50,6 +50,8 @@ static const struct role_format {
 	MSG(BW_LISTEN_TCP, dial, STR(dial, congestion), STR(dial, address)),
 	MSG(BW_UNLISTEN_TCP, dial, STR(dial, congestion), STR(dial, address)),
 	MSG(BW_CERTIFICATES, store, STR(store, name)),
+	MSG(BW_CATALOGUE_FILE, etcd_file, STR(etcd_file, path)),
+	MSG(BW_CATALOGUE, id),
 	MSG(WB_REPLY, reply, STR(reply, path), STR(reply, why)),
 	MSG(WB_CONFIG, config, STR(config, name)),
 	MSG(WB_GATE, gate),
@@ -64,6 +66,7 @@ static const struct role_format {
 	MSG(WB_LINKER, gate),
 	MSG(WB_SIGNER, gate),
 	MSG(WB_FILE, store, STR(store, name)),
+	MSG(WB_CATALOGUE, gate),
 	MSG(BG_LISTEN, gate_listen),
 	MSG(BG_UNLISTEN, id),
 	MSG(BG_GO, go),
@@ -134,6 +137,17 @@ static const struct role_format {
 	MSG(SB_REPLY, signed_, STR(signed_, why)),
 	MSG(LS_SIGN, sign),
 	MSG(SL_SIGNED, signed_, STR(signed_, why)),
+	MSG(WE_FILE, etcd_file, STR(etcd_file, path)),
+	MSG(BE_OWN, entry, STR(entry, key), STR(entry, value)),
+	MSG(BE_SETUP, etcd, STR(etcd, host), STR(etcd, prefix), STR(etcd, user)),
+	MSG(BE_WRITE, entry, STR(entry, key), STR(entry, value)),
+	MSG(BE_ACCEPT, entry, STR(entry, key), STR(entry, value)),
+	MSG(EB_STATE, etcd_state, STR(etcd_state, endpoint), STR(etcd_state, why)),
+	MSG(EB_BEGIN, etcd_range),
+	MSG(EB_ENTRY, entry, STR(entry, key), STR(entry, value)),
+	MSG(EB_END, etcd_range),
+	MSG(EB_TAKEN, entry, STR(entry, key), STR(entry, value)),
+	MSG(EB_DONE, etcd_done, STR(etcd_done, why)),
 	MSG(BC_RUN, check),
 	MSG(CB_RESULT, check_result, STR(check_result, output)),
 	MSG(WK_STORE, store, STR(store, name)),
@@ -158,6 +172,20 @@ static bool identity_is_terminated(const struct control_identity *i)
 {
 	return str_is_terminated(i->service, sizeof(i->service)) && str_is_terminated(i->spiffe_id, sizeof(i->spiffe_id)) &&
 	       str_is_terminated(i->workload, sizeof(i->workload)) && str_is_terminated(i->host, sizeof(i->host));
+}
+
+static bool endpoints_are_terminated(const struct role_etcd *e)
+{
+	bool good = e->n_endpoints > 0 && e->n_endpoints <= LIMIT_ETCD_ENDPOINTS;
+
+	for (size_t i = 0; i < LIMIT_ETCD_ENDPOINTS; i++)
+		good &= str_is_terminated(e->endpoints[i], sizeof(e->endpoints[i]));
+	return good;
+}
+
+static bool is_entry(uint32_t type)
+{
+	return type == BE_OWN || type == BE_WRITE || type == BE_ACCEPT || type == EB_ENTRY || type == EB_TAKEN;
 }
 
 /* What the table cannot say: enums, nested strings, and the words of a command line. */
@@ -202,6 +230,14 @@ static bool values_in_range(const struct role_msg *m)
 		return m->u.issue.proof_size <= SIGNATURE_SIZE;
 	if (type == SB_REPLY || type == SL_SIGNED)
 		return m->u.signed_.signature_size <= SIGNATURE_SIZE;
+	if (type == BW_CATALOGUE_FILE || type == WE_FILE)
+		return m->u.etcd_file.kind < ETCD_FILE_N;
+	if (type == BE_SETUP)
+		return endpoints_are_terminated(&m->u.etcd);
+	if (is_entry(type))
+		return m->u.entry.state < ETCD_ENTRY_STATE_N;
+	if (type == EB_STATE)
+		return m->u.etcd_state.state < ETCD_STATE_N;
 	if (type == BC_RUN)
 		return m->u.check.n_args <= LIMIT_CHECK_ARGS &&
 		       m->u.check.args[sizeof(m->u.check.args) - 1] == '\0';

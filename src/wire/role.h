@@ -9,6 +9,7 @@
  *   broker -> linker   BL_*   lanes to and from other hosts                  linker -> broker   LB_*
  *   broker -> signer   BS_*   keys and certificates                          signer -> broker   SB_*
  *   linker -> signer   LS_*   the signature of a handshake                   signer -> linker   SL_*
+ *   broker -> catalogue  BE_*  what others know of us, through etcd          catalogue -> broker  EB_*
  *   warden -> keeper   WK_*   descriptors that outlive the daemon            keeper -> warden   KW_*
  *
  * Trust: every role treats what it reads as hostile until role_msg_check() has returned 0, and bounds every id by its
@@ -50,6 +51,8 @@ enum role_msg_type {
 	BW_LISTEN_TCP,	   /* make (or adopt) a listening TCP socket at u.dial.address                   reply + fd */
 	BW_UNLISTEN_TCP,   /* the keeper need not hold it any more                                       reply */
 	BW_CERTIFICATES,   /* files of the directory u.store.name, those that a linker needs: WB_FILE ..., then reply */
+	BW_CATALOGUE_FILE, /* a file that etcd's TLS or password needs (u.etcd_file; path "": none), for the catalogues started after it  reply */
+	BW_CATALOGUE,	   /* u.id.id 1: run a catalogue, anew if one runs; 0: none                    reply (why: a file that cannot be read) */
 
 	/* warden -> broker */
 	WB_REPLY,
@@ -66,6 +69,7 @@ enum role_msg_type {
 	WB_LINKER,	   /* + fd: the channel to a linker that was (re)started */
 	WB_SIGNER,	   /* + fd: the channel to the signer, when it was (re)started; before any WB_LINKER of that start */
 	WB_FILE,	   /* + fd: one file that BW_CERTIFICATES found (u.store.name: its name), read-only; the broker must not read a .key */
+	WB_CATALOGUE,	   /* + fd: the channel to the catalogue, when it was (re)started; none: it has ended and is started again soon */
 
 	/* broker -> gate */
 	BG_LISTEN,	   /* + fd: accept here */
@@ -154,6 +158,19 @@ enum role_msg_type {
 	/* linker -> signer -> linker */
 	LS_SIGN,	   /* u.sign */
 	SL_SIGNED,	   /* u.signed_, same seq */
+
+	/* broker <-> catalogue (docs/design/catalogue.md) */
+	WE_FILE,	   /* + fd: by the warden, before the broker has its end: a file of etcd's (u.etcd_file without its path) */
+	BE_OWN,		   /* an entry of this host, under its lease; or not any more (u.entry) */
+	BE_SETUP,	   /* where etcd is (u.etcd), after the first BE_OWNs: connect. Once */
+	BE_WRITE,	   /* put or delete, without a lease (u.entry): EB_DONE with the same seq */
+	BE_ACCEPT,	   /* put this epoch (u.entry), if etcd's is the one of the last range: EB_DONE with the same seq */
+	EB_STATE,	   /* etcd can be reached, or not, or will not have us (u.etcd_state) */
+	EB_BEGIN,	   /* a whole range follows (u.etcd_range); what an earlier one that has no EB_END said is void */
+	EB_ENTRY,	   /* u.entry: of the range, or after EB_END a change of it */
+	EB_END,		   /* of the range */
+	EB_TAKEN,	   /* u.entry: ours, that somebody else wrote: another daemon has our name */
+	EB_DONE,	   /* u.etcd_done */
 
 	/* broker -> checker -> broker */
 	BC_RUN,
@@ -558,6 +575,63 @@ struct role_signed {
 	char why[256];
 };
 
+enum etcd_file { ETCD_FILE_CA, ETCD_FILE_CERTIFICATE, ETCD_FILE_KEY, ETCD_FILE_PASSWORD, ETCD_FILE_N };
+
+struct role_etcd_file {
+	uint32_t kind; /* enum etcd_file */
+	uint32_t pad;
+	char path[LIMIT_PATH_SIZE];
+};
+
+struct role_etcd {
+	uint32_t lease_s;
+	uint32_t n_endpoints;
+	char host[LIMIT_NAME_SIZE]; /* ours */
+	char prefix[LIMIT_ETCD_PREFIX_SIZE]; /* "/sealane" */
+	char user[LIMIT_NAME_SIZE]; /* "": none */
+	char endpoints[LIMIT_ETCD_ENDPOINTS][LIMIT_ETCD_ENDPOINT_SIZE];
+};
+
+enum etcd_entry_state {
+	ETCD_ENTRY_PUT,
+	ETCD_ENTRY_GONE,      /* deleted, or its lease ended; no value */
+	ETCD_ENTRY_MALFORMED, /* something is there that is no value of this key; none here */
+	ETCD_ENTRY_STATE_N
+};
+
+struct role_etcd_entry {
+	uint32_t state; /* enum etcd_entry_state */
+	uint32_t pad;
+	char key[LIMIT_CATALOGUE_KEY_SIZE]; /* below the prefix: "hosts/a" */
+	char value[LIMIT_CATALOGUE_VALUE_SIZE];
+	char pad2[7];
+};
+
+struct role_etcd_range {
+	uint64_t cluster_id, revision;
+};
+
+enum etcd_state {
+	ETCD_CONNECTING,
+	ETCD_UP,
+	ETCD_AWAY,    /* it cannot be reached, or does not make sense */
+	ETCD_REFUSED, /* it answers, and will not have us: a person has to do something */
+	ETCD_STATE_N
+};
+
+struct role_etcd_state {
+	uint32_t state; /* enum etcd_state */
+	uint32_t pad;
+	char endpoint[LIMIT_ETCD_ENDPOINT_SIZE];
+	char why[256];
+};
+
+struct role_etcd_done {
+	int32_t error; /* 0 or negative errno: -EHOSTDOWN etcd is away, -EACCES it forbids, -ESTALE somebody else was first */
+	uint32_t pad;
+	char why[256];
+};
+
 struct role_check {
 	uint32_t sid;
 	uint32_t timeout_ms;
@@ -629,6 +703,12 @@ struct role_msg {
 		struct role_sign sign;
 		struct role_issue issue;
 		struct role_signed signed_;
+		struct role_etcd_file etcd_file;
+		struct role_etcd etcd;
+		struct role_etcd_entry entry;
+		struct role_etcd_range etcd_range;
+		struct role_etcd_state etcd_state;
+		struct role_etcd_done etcd_done;
 	} u;
 };
 static_assert(sizeof(struct role_msg) <= LIMIT_ROLE_MSG_SIZE, "a message fits the channel's buffers");
