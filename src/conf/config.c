@@ -8,6 +8,7 @@
  *   collect                names of services and workloads, places of intentions
  *   services               their values, upstreams and checks (config_service.c, config_consul.c)
  *   workloads              which of them speaks as which services (config_workload.c)
+ *   hosts                  the other hosts, and what holds for links (config_link.c)
  *   paths                  no socket twice (config_path.c)
  *   intentions             values and ties (config_intention.c)
  *   warnings               what is right in form and likely not meant (config_warn.c)
@@ -177,6 +178,11 @@ static int set_workloads(struct loader *l, void *obj, const struct conf_node *n)
 	return config_read_items(l, &config_workload_kind, n, config_collect_workload, NULL);
 }
 
+static int set_hosts(struct loader *l, void *obj, const struct conf_node *n)
+{
+	return config_read_items(l, &config_host_kind, n, config_collect_host, NULL);
+}
+
 static int set_intentions(struct loader *l, void *obj, const struct conf_node *n)
 {
 	return config_read_items(l, &config_intention_kind, n, config_collect_intention, NULL);
@@ -189,6 +195,7 @@ static const struct config_key item_keys[] = {
 	{ "service", set_services, NULL, true },     { "services", set_services, NULL, true },
 	{ "workload", set_workloads, NULL, true },   { "workloads", set_workloads, NULL, true },
 	{ "intention", set_intentions, NULL, true }, { "intentions", set_intentions, NULL, true },
+	{ "host", set_hosts, NULL, true },	     { "hosts", set_hosts, NULL, true },
 };
 
 static const struct config_key global_keys[] = {
@@ -201,6 +208,16 @@ static const struct config_key global_keys[] = {
 	{ "gates", set_gates, NULL, false },
 	{ "cdi_dir", set_cdi_dir, NULL, false },
 	{ "admin", set_admin, NULL, false },
+	{ "host_name", config_set_host_name, NULL, false },
+	{ "listen", config_set_listen, NULL, false },
+	{ "links", config_set_links, NULL, false },
+	{ "authority", config_set_authority, NULL, false },
+	{ "certificates", config_set_certificates, NULL, false },
+	{ "svid_life", config_set_svid_life, NULL, false },
+	{ "link_idle", config_set_link_idle, NULL, false },
+	{ "link_timeout", config_set_link_timeout, NULL, false },
+	{ "link_window", config_set_link_window, NULL, false },
+	{ "link_congestion", config_set_link_congestion, NULL, false },
 	{ "kind", NULL, CONFIG_ENTRIES, false },
 	{ "Kind", NULL, CONFIG_ENTRIES, false },
 	{ "config_entries", NULL, CONFIG_ENTRIES, false },
@@ -248,7 +265,9 @@ static const char *belongs(const char *key)
 		return "service NAME { ... }";
 	if (config_kind_has(&config_workload_kind, key))
 		return "workload NAME { ... }";
-	return config_kind_has(&config_intention_kind, key) ? "intention { ... }" : NULL;
+	if (config_kind_has(&config_intention_kind, key))
+		return "intention { ... }";
+	return config_kind_has(&config_host_kind, key) ? "host NAME { ... }" : NULL;
 }
 
 static int read_globals(struct loader *l, const struct conf_node *root)
@@ -380,6 +399,7 @@ static int defaults(struct config *c)
 	c->restart_grace_s = 30;
 	c->connect_wait_s = 5;
 	c->admin = (struct config_access){ .mode = 0600, .uid = -1, .gid = -1 };
+	config_link_defaults(&c->link);
 	return 0;
 }
 
@@ -410,6 +430,8 @@ static int load(struct loader *l, const struct config_source *sources, size_t n)
 	if (r == 0)
 		r = config_read_workloads(l);
 	if (r == 0)
+		r = config_read_hosts(l);
+	if (r == 0)
 		r = config_check_paths(l);
 	if (r == 0)
 		r = config_read_intentions(l);
@@ -428,6 +450,7 @@ int config_load(struct config **ret_config, const struct config_source *sources,
 	free(l.workloads);
 	free(l.upstreams);
 	free(l.intentions);
+	free(l.hosts);
 	if (r < 0) {
 		config_free(l.config);
 		return r;
@@ -458,6 +481,10 @@ struct config *config_free(struct config *c)
 	for (size_t i = 0; i < c->n_warnings; i++)
 		free(c->warnings[i]);
 	free(c->warnings);
+	for (size_t i = 0; i < c->n_hosts; i++)
+		free(c->hosts[i].services);
+	free(c->hosts);
+	free(c->link.certificates);
 	for (size_t i = 0; i < c->n_trees; i++)
 		conf_tree_free(c->trees[i]);
 	free(c->trees);

@@ -5,7 +5,7 @@
  * Native form and Consul's `services = [...]` end up in the same structs (docs/config.md, sealane.conf(5)).
  * Strings are owned by the config. Indices between tables are positions in its arrays. No I/O, but for the names of users and
  * groups, see config_set_resolver(). Without `gates` it asks sched_getaffinity() for the number of cores; whether an intention
- * has expired already it asks time().
+ * has expired already it asks time(), and without `host_name` gethostname().
  */
 #ifndef CONF_CONFIG_H
 #define CONF_CONFIG_H
@@ -16,7 +16,7 @@
 #include <sys/types.h>
 
 #define CONFIG_NONE SIZE_MAX
-enum { CONFIG_WARNINGS_MAX = 100 };
+enum { CONFIG_WARNINGS_MAX = 100, CONFIG_LISTEN_MAX = 8 };
 
 /* mode/owner/group of a socket file; -1: not said. Owner and group are numbers or names, resolved at load (getpwnam). */
 struct config_access {
@@ -69,6 +69,30 @@ struct config_workload {
 	unsigned line;
 };
 
+/* Another host, as its file says it: `host b { address = "10.0.0.2:7443" }`. */
+struct config_host {
+	char name[LIMIT_NAME_SIZE];
+	char address[LIMIT_ADDRESS_SIZE];
+	struct service_name *services; /* what it offers, said beforehand; else it says so itself when it is reached */
+	size_t n_services;
+	const char *file;
+	unsigned line;
+};
+
+/* This host among others (docs/design/link.md). */
+struct config_link {
+	char host_name[LIMIT_NAME_SIZE]; /* ours; "": not said, and the machine's own name is no label */
+	char listen[CONFIG_LISTEN_MAX][LIMIT_ADDRESS_SIZE];
+	size_t n_listen;
+	unsigned n_linkers;		/* `links`; default 1 */
+	char authority[LIMIT_NAME_SIZE]; /* the host that answers for certificates; "": the one that this host joined */
+	char *certificates;		/* the directory that others put certificates into; NULL: none, there is an authority */
+	double svid_life_s, idle_s, timeout_s; /* default 1 h, 60 s, 15 s */
+	uint32_t window;		/* bytes; default 256 KiB */
+	char congestion[20];		/* "": the kernel's own choice; default cubic */
+	bool wanted; /* a host, listen, authority or certificates was given: linkers run even before this host has joined */
+};
+
 enum config_direct { CONFIG_DIRECT_AUTO, CONFIG_DIRECT_OFF };
 enum config_identity { CONFIG_IDENTITY_AUTO, CONFIG_IDENTITY_PIDFD, CONFIG_IDENTITY_PEERCRED };
 
@@ -84,6 +108,10 @@ struct config {
 	struct config_access admin;		    /* of admin.sock; default 0600 root */
 	uid_t *admin_uids;			    /* besides root: who may change things */
 	size_t n_admin_uids;
+
+	struct config_link link;
+	struct config_host *hosts; /* this one may be among them, so that all hosts can have the same file */
+	size_t n_hosts;
 
 	struct config_workload *workloads;
 	size_t n_workloads;

@@ -1,6 +1,6 @@
 /*
  * What the files of the configuration reader share: config.c (files, globals, order of the passes), config_service.c,
- * config_consul.c (Consul's names for the same things), config_workload.c, config_intention.c, config_warn.c (what is
+ * config_consul.c (Consul's names for the same things), config_link.c (other hosts), config_workload.c, config_intention.c, config_warn.c (what is
  * likely a mistake), config_value.c (single values and the tables of keys). Not for others: they include conf/config.h.
  *
  * Every function that takes a node reports through loader->error with conf_fail() and returns 0, -EINVAL or -ENOMEM.
@@ -33,8 +33,10 @@ struct loader {
 	const struct conf_node **upstreams, **intentions; /* same index as in the config */
 	size_t cap_services, cap_service_drafts, cap_workloads, cap_workload_drafts;
 	size_t cap_upstreams, cap_upstream_nodes, cap_intentions, cap_intention_nodes;
-	const struct conf_node *globals[16]; /* where each global key was said, over all files */
+	const struct conf_node *globals[32]; /* where each global key was said, over all files */
 	size_t n_globals;
+	size_t cap_hosts, cap_host_drafts;
+	const struct conf_node **hosts; /* their blocks; same index as config->hosts */
 };
 
 /* --- config_value.c: tables of keys --- */
@@ -130,6 +132,24 @@ MUST_CHECK int config_read_workloads(struct loader *l);
 MUST_CHECK int config_check_paths(struct loader *l);
 MUST_CHECK int config_read_intentions(struct loader *l);
 MUST_CHECK int config_warn(struct loader *l);
+
+/* --- config_link.c --- */
+
+extern const struct config_kind config_host_kind;
+MUST_CHECK int config_collect_host(struct loader *l, void *obj, const struct config_item *item);
+/* config_read_hosts() - the hosts' values, and what holds for all that was said about links. */
+MUST_CHECK int config_read_hosts(struct loader *l);
+void config_link_defaults(struct config_link *c);
+MUST_CHECK int config_set_host_name(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_listen(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_links(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_authority(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_certificates(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_svid_life(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_link_idle(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_link_timeout(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_link_window(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_link_congestion(struct loader *l, void *obj, const struct conf_node *n);
 
 /* Members of a service, wherever they stand; @obj is its struct service_reading. */
 struct service_reading {

@@ -63,6 +63,9 @@ static int warn_upstream(struct config *c, const struct config_upstream *u)
 	size_t destination = config_find_service(c, &u->destination);
 	char to[LIMIT_SERVICE_SIZE], from[LIMIT_SERVICE_SIZE], guess[160], text[WARNING_SIZE];
 
+	/* Where there are other hosts, one of them may offer it: the broker knows, a file does not. */
+	if (c->link.wanted)
+		return 0;
 	if ((destination != CONFIG_NONE && c->services[destination].offered) || is_full(c))
 		return 0;
 	service_name_format(to, &u->destination);
@@ -79,6 +82,8 @@ static int warn_pattern(struct config *c, const struct intention *i, const char 
 {
 	char name[LIMIT_SERVICE_SIZE], guess[160], text[WARNING_SIZE];
 
+	if (c->link.wanted)
+		return 0;
 	if (p->rank != PATTERN_EXACT || config_find_service(c, &p->service) != CONFIG_NONE || is_full(c))
 		return 0;
 	snprintf(text, sizeof(text), "%.*s: ", LIMIT_PATH_SIZE, i->where);

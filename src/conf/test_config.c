@@ -332,6 +332,27 @@ static const struct {
 	  "a.conf:1:64: key 'bytes_per_s': found 5s, expected a number such as 100, 64kb, 10mb" },
 	{ "intention { source = a destination = b action = allow expires = \"2027-02-29T00:00:00Z\" }", NULL,
 	  "a.conf:1:55: key 'expires': found \"2027-02-29T00:00:00Z\", expected a time after 1970 as in RFC 3339, such as \"2027-01-01T00:00:00Z\"" },
+	{ "listen = \"host-a:7443\"", NULL,
+	  "a.conf:1:1: key 'listen': found \"host-a:7443\", expected no name (names are not looked up) but an address in numbers and a port, such as \"10.0.0.2:7443\" or \"[fd00::2]:7443\"" },
+	{ "host b { address = \"b.example.org:7443\" }", NULL,
+	  "a.conf:1:10: key 'address': found \"b.example.org:7443\", expected no name (names are not looked up) but an address in numbers and a port, such as \"10.0.0.2:7443\" or \"[fd00::2]:7443\"" },
+	{ "host b { address = \"10.0.0.2\" }", NULL,
+	  "a.conf:1:10: key 'address': found \"10.0.0.2\", expected an address in numbers and a port, such as \"10.0.0.2:7443\" or \"[fd00::2]:7443\"" },
+	{ "listen = [ \"0.0.0.0:1\", \"0.0.0.0:1\" ]", NULL, "a.conf:1:25: key 'listen': found \"0.0.0.0:1\", expected each address once" },
+	{ "host b {}", NULL, "a.conf:1:1: key 'host': host 'b' has no address; expected address = \"10.0.0.2:7443\"" },
+	{ "host b { address = \"10.0.0.2:1\" }", "host b { address = \"10.0.0.3:1\" }",
+	  "b.conf:1:1: key 'host': host 'b' is defined twice, first at a.conf:1; expected one block a host" },
+	{ "host B { address = \"10.0.0.2:1\" }", NULL, "a.conf:1:1: key 'host': found the name \"B\", expected a host's name of a-z, 0-9 and '-', at most 63" },
+	{ "host b { address = \"10.0.0.2:1\" services = [ \"a b\" ] }", NULL,
+	  "a.conf:1:46: key 'services': found \"a b\", expected NAME or NAMESPACE/NAME of a-z, 0-9 and '-', at most 63 each" },
+	{ "host b { addres = \"10.0.0.2:1\" }", NULL, "a.conf:1:10: key 'addres': unknown key in a host; did you mean 'address'?" },
+	{ "address = \"10.0.0.2:1\"", NULL, "a.conf:1:1: key 'address': unknown key in a configuration; it belongs into host NAME { ... }" },
+	{ "host_name = \"a.b\"", NULL, "a.conf:1:1: key 'host_name': found \"a.b\", expected a host's name of a-z, 0-9 and '-', at most 63" },
+	{ "links = 17", NULL, "a.conf:1:1: key 'links': found 17, expected a whole number from 1 to 16" },
+	{ "svid_life = 1s", NULL, "a.conf:1:1: key 'svid_life': found 1s, expected a duration from 10s to 2.592e+06s" },
+	{ "link_window = 8k", NULL, "a.conf:1:1: key 'link_window': found 8kib, expected a whole number from 16384 to 16777216" },
+	{ "link_congestion = \"no such\"", NULL, "a.conf:1:1: key 'link_congestion': found \"no such\", expected the name of a congestion control such as \"cubic\" or \"bbr\", or \"system\"" },
+	{ "certificates = certs", NULL, "a.conf:1:1: key 'certificates': found \"certs\", expected an absolute path such as \"/etc/sealane/certs\"" },
 	{ "Kind = \"service-intentions\"", NULL,
 	  "a.conf:1:1: key 'Kind': cannot be used in a configuration: Consul's configuration entries are not read; write intention { source = A destination = B action = allow }" },
 };
@@ -371,6 +392,42 @@ static void likely_mistakes_are_warned_of(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
 		assert_string_equal(c->warnings[i], expected[i]);
 	assert_int_equal(c->n_warnings_left_out, 0);
+	config_free(c);
+}
+
+static void links_are_read(void **state)
+{
+	struct config *c = accepted("host_name = a\nlisten = [ \"10.0.0.1:7443\", \"[fd00:0:0::1]:7443\" ]\nlinks = 2\n"
+				    "host b { address = \"10.0.0.2:7443\" services = [ redis, prod/api ] }\n"
+				    "authority = b\ncertificates = \"/etc/sealane/certs\"\nsvid_life = 30s\nlink_idle = 5s\n"
+				    "link_timeout = 20s\nlink_window = 512K\nlink_congestion = system\n",
+				    "hosts { c { address = \"10.0.0.3:7443\" } }\nservice web { upstream far {} }\n"
+				    "intention { source = web destination = far action = allow }");
+	const struct config_link *l = &c->link;
+
+	assert_true(l->wanted);
+	assert_string_equal(l->host_name, "a");
+	assert_int_equal(l->n_listen, 2);
+	assert_string_equal(l->listen[0], "10.0.0.1:7443");
+	assert_string_equal(l->listen[1], "[fd00::1]:7443");
+	assert_int_equal(l->n_linkers, 2);
+	assert_string_equal(l->authority, "b");
+	assert_string_equal(l->certificates, "/etc/sealane/certs");
+	assert_true(l->svid_life_s == 30 && l->idle_s == 5 && l->timeout_s == 20);
+	assert_int_equal(l->window, 512 << 10);
+	assert_string_equal(l->congestion, "");
+	assert_int_equal(c->n_hosts, 2);
+	assert_string_equal(c->hosts[0].name, "b");
+	assert_int_equal(c->hosts[0].n_services, 2);
+	assert_string_equal(c->hosts[0].services[1].ns, "prod");
+	assert_string_equal(c->hosts[1].address, "10.0.0.3:7443");
+	assert_int_equal(c->n_warnings, 0); /* far may be anywhere */
+	config_free(c);
+	c = accepted("", NULL);
+	assert_false(c->link.wanted);
+	assert_int_equal(c->link.n_linkers, 1);
+	assert_int_equal(c->link.window, 256 << 10);
+	assert_string_equal(c->link.congestion, "cubic");
 	config_free(c);
 }
 
@@ -515,6 +572,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(times_are_rfc3339),	 cmocka_unit_test(large_files_load_fast),
 		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(nothing_said_loads),
 		cmocka_unit_test(examples_load),	 cmocka_unit_test(the_article_loads),
+		cmocka_unit_test(links_are_read),
 	};
 
 	g_examples = argc > 1 ? argv[1] : NULL;
