@@ -16,6 +16,8 @@ SEALANE=${SEALANE:-$BUILD/src/cli/sealane}
 E2E_NAME=$(basename "$0" .sh)
 N_FAILED=0
 D_PID=
+# Words before the daemon's command line, which have to exec it.
+D_ENTER=()
 # The system's Python: one from a version manager lacks Debian's modules.
 PYTHON=/usr/bin/python3
 
@@ -137,10 +139,13 @@ e2e_end() {
 	local rc=$?
 	trap - EXIT
 	set +e
+	local job log
 	if [ "$rc" != 0 ] && [ "$rc" != 77 ] || [ "$N_FAILED" != 0 ]; then
-		[ ! -f "$T/daemon.log" ] || { echo "# the daemon's last words:"; tail -25 "$T/daemon.log" | cut -c1-400 | sed 's/^/#   /'; }
+		for log in "$T"/daemon.log "$T"/*/daemon.log; do
+			[ ! -f "$log" ] || { echo "# the daemon's last words${log#"$T"}:"; tail -25 "$log" | cut -c1-400 | sed 's/^/#   /'; }
+		done
 	fi
-	local job
+	! declare -F hosts_down >/dev/null || hosts_down
 	for job in $(jobs -p); do
 		[ "$job" = "$D_PID" ] || kill "$job" 2>/dev/null
 	done
@@ -207,7 +212,7 @@ host_up() {
 }
 
 host_start() {
-	"$SEALANED" -c "$T/sealane.conf" --run-dir "$T/run" --state-dir "$T/state" --user nobody </dev/null >>"$T/daemon.log" 2>&1 &
+	"${D_ENTER[@]}" "$SEALANED" -c "$T/sealane.conf" --run-dir "$T/run" --state-dir "$T/state" --user nobody </dev/null >>"$T/daemon.log" 2>&1 &
 	D_PID=$!
 	within 20 sl status || {
 		fail "the daemon starts and answers"
