@@ -1,14 +1,15 @@
 /*
  * Theory of operation: intentions lie in one hash table per origin, with the pair of patterns as the key. A question
  * names two services, and each is matched by exactly three patterns (itself, its namespace, anything), so nine pairs are
- * looked up, the most specific first, and in each pair what was said at run time before what the files say. The first
- * one that has not expired decides. Nothing is searched, so the cost does not grow with the number of intentions.
+ * looked up, the most specific first, and in each pair what was said at run time before what the cluster says before what the
+ * files say. The first one that has not expired decides. Nothing is searched, so the cost does not grow with the number of intentions.
  *
  * The hash of a pair is mixed from the hashes of its two patterns; these are taken once a question, over the characters
  * that are there rather than over whole arrays, which is what keeps nine look-ups cheaper than one scan of a short list.
  * It is not keyed: names come from the operator, not from containers.
  *
- * Before this file: conf/config.c and daemon/state.c (what was said). After it: core/lane.c (which way a lane takes).
+ * Before this file: conf/config.c, daemon/state.c and daemon/broker_catalogue.c (what was said). After it: core/lane.c (which way
+ * a lane takes).
  * Must never: let a pair in twice, or let an intention decide for a service that its patterns do not match.
  */
 #include "core/policy.h"
@@ -142,7 +143,11 @@ struct policy *policy_free(struct policy *p)
 
 size_t policy_count(const struct policy *p)
 {
-	return (size_t)HASH_COUNT(p->tables[INTENTION_FROM_FILE]) + HASH_COUNT(p->tables[INTENTION_FROM_RUNTIME]);
+	size_t n = 0;
+
+	for (int origin = 0; origin < N_ORIGINS; origin++)
+		n += HASH_COUNT(p->tables[origin]);
+	return n;
 }
 
 static bool is_well_formed(const struct intention *i)
@@ -206,7 +211,7 @@ static bool is_live(const struct intention *i, int64_t now_unix_s)
 	return i->expires_unix_s == 0 || i->expires_unix_s > now_unix_s;
 }
 
-/* Of one pair: what was said at run time, else what the files say. */
+/* Of one pair: what was said at run time, else what the cluster says, else the files. */
 static const struct intention *decide_pair(const struct policy *p, const struct pair_key *key, unsigned hash,
 					   int64_t now_unix_s)
 {

@@ -16,8 +16,11 @@
 
 enum intention_action { INTENTION_DENY, INTENTION_ALLOW };
 
-/* Where it was said. A run-time change wins over the file for the same pair; the broker tells of such conflicts at load. */
-enum intention_origin { INTENTION_FROM_FILE, INTENTION_FROM_RUNTIME };
+/*
+ * Where it was said: a file of this host, the cluster's catalogue (docs/design/catalogue.md), or at run time on this host. For the
+ * same pair the later one of these wins; the broker tells of such conflicts.
+ */
+enum intention_origin { INTENTION_FROM_FILE, INTENTION_FROM_CLUSTER, INTENTION_FROM_RUNTIME };
 
 struct intention_limits {
 	uint32_t open_lanes;	      /* at the same time, over all workloads of the source; 0: no limit */
@@ -60,7 +63,7 @@ const struct intention *policy_find(const struct policy *p, const struct service
 
 /*
  * policy_decide() - the deciding intention, or NULL (default deny). Borrowed until the next change of @p.
- * Constant time: at most 18 hash look-ups, no allocation.
+ * Constant time: at most 27 hash look-ups, no allocation.
  */
 const struct intention *policy_decide(const struct policy *p, const struct service_name *source,
 				      const struct service_name *destination, int64_t now_unix_s);

@@ -138,6 +138,29 @@ static void test_runtime_wins_for_its_pair_only(void **unused)
 	policy_free(p);
 }
 
+static void test_cluster_stands_between(void **unused)
+{
+	struct intention file = an_intention("web", "redis", INTENTION_DENY);
+	struct intention cluster = an_intention("web", "redis", INTENTION_ALLOW);
+	struct intention runtime = an_intention("web", "redis", INTENTION_DENY);
+	struct policy *p;
+
+	(void)unused;
+	cluster.origin = INTENTION_FROM_CLUSTER;
+	runtime.origin = INTENTION_FROM_RUNTIME;
+	runtime.expires_unix_s = 100;
+	assert_int_equal(policy_new(&p), 0);
+	must_add(p, &file);
+	must_add(p, &runtime);
+	must_add(p, &cluster);
+	assert_int_equal(policy_count(p), 3);
+	assert_int_equal(decide(p, "web", "redis", 99)->origin, INTENTION_FROM_RUNTIME);
+	assert_int_equal(decide(p, "web", "redis", 100)->origin, INTENTION_FROM_CLUSTER);
+	assert_int_equal(policy_remove(p, &file.source, &file.destination, INTENTION_FROM_CLUSTER), 0);
+	assert_int_equal(decide(p, "web", "redis", 100)->origin, INTENTION_FROM_FILE);
+	policy_free(p);
+}
+
 static void test_expiry(void **unused)
 {
 	struct intention file = an_intention("web", "redis", INTENTION_DENY);
@@ -265,7 +288,7 @@ static void random_change(struct policy *p, struct model *m)
 	size_t at;
 	int r;
 
-	i.origin = random() % 3 ? INTENTION_FROM_FILE : INTENTION_FROM_RUNTIME;
+	i.origin = (enum intention_origin)(random() % 3);
 	i.expires_unix_s = random() % 3 ? 0 : 1 + random() % 3;
 	at = model_find(m, &i);
 	if (random() % 5 < 3) {
@@ -352,6 +375,7 @@ int main(void)
 		cmocka_unit_test(test_direction_and_namespace),
 		cmocka_unit_test(test_tie),
 		cmocka_unit_test(test_runtime_wins_for_its_pair_only),
+		cmocka_unit_test(test_cluster_stands_between),
 		cmocka_unit_test(test_expiry),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_against_reference),

@@ -53,7 +53,7 @@ static struct intention intention_of(const uint8_t *step)
 	i.destination = pattern_of(step[2]);
 	i.expires_unix_s = (step[0] >> 2 & 3) * 50;
 	i.action = step[0] & 16 ? INTENTION_ALLOW : INTENTION_DENY;
-	i.origin = step[0] & 32 ? INTENTION_FROM_RUNTIME : INTENTION_FROM_FILE;
+	i.origin = step[0] & 32 ? INTENTION_FROM_RUNTIME : step[0] & 128 ? INTENTION_FROM_CLUSTER : INTENTION_FROM_FILE;
 	i.strict = step[0] & 64;
 	return i;
 }
