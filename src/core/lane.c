@@ -1,7 +1,7 @@
 /*
  * Theory of operation: a list of questions, asked in order; the first one with an answer decides and its literal is the
- * reason that logs and `sealane explain` print. First what forbids the lane, then what demands the relay; what neither
- * forbids nor demands goes direct, since that is the fastest way.
+ * reason that logs and `sealane explain` print. First what forbids the lane, then what sends it to another host, then what
+ * demands the relay; what is left goes direct, since that is the fastest way.
  *
  * Before this file: core/policy.c (which intention decides). After it: daemon/broker_lane.c (does it).
  * Must never: choose ROUTE_DIRECT for an intention whose limits only the relay can hold.
@@ -15,9 +15,27 @@ static const char *why_refused(const struct intention *i, const struct route_fac
 	if (i->action != INTENTION_ALLOW)
 		return "an intention denies it";
 	if (f->draining)
-		return "allowed, but the service or the workload is being drained";
+		return "allowed, but the workload is being drained";
+	if (f->elsewhere != ELSEWHERE_NONE)
+		return NULL;
+	if (f->server_known && f->server_draining)
+		return "allowed, but the service is being drained";
 	if (!f->server_known)
-		return "no service of this name on this host";
+		return "no service of this name on this host, nor on another one that is known";
+	return NULL;
+}
+
+/* The nearest server that is up; if none is, the one here is waited for, and if there is none here, any. */
+static const char *why_linked(const struct route_facts *f)
+{
+	bool here = f->server_known && !f->server_draining;
+
+	if (f->elsewhere == ELSEWHERE_UP && !here)
+		return "allowed; another host has the service";
+	if (f->elsewhere == ELSEWHERE_UP && !f->server_up)
+		return "allowed; the server on this host is not up, and another host's is";
+	if (f->elsewhere == ELSEWHERE_MAYBE && !here)
+		return "allowed; no other host has the service up now, so the gate holds the client while it waits for one";
 	return NULL;
 }
 
@@ -49,6 +67,10 @@ struct route_choice route_choose(const struct intention *intention, const struct
 	c.why = why_refused(intention, facts);
 	if (c.why)
 		return c;
+	c.route = ROUTE_LINK;
+	c.why = why_linked(facts);
+	if (c.why)
+		return c;
 	c.route = ROUTE_RELAY;
 	c.why = why_relayed(intention, facts);
 	if (c.why)
@@ -64,6 +86,7 @@ const char *route_name(enum route r)
 		[ROUTE_REFUSE] = "refuse",
 		[ROUTE_RELAY] = "relay",
 		[ROUTE_DIRECT] = "direct",
+		[ROUTE_LINK] = "link",
 	};
 	static_assert(ARRAY_SIZE(names) == ROUTE_N, "a name for each route");
 

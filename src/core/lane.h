@@ -15,8 +15,17 @@
  *   ROUTE_RELAY   the gate accepts and checks each connection, and carries its bytes.
  *   ROUTE_DIRECT  the name is the server's own socket; the kernel connects the two. The daemon sees such lanes by scanning,
  *                 and cuts them from outside.
+ *   ROUTE_LINK    the gate accepts and checks each connection, and gives it to a linker, which carries its bytes to another host.
  */
-enum route { ROUTE_REFUSE, ROUTE_RELAY, ROUTE_DIRECT, ROUTE_N };
+enum route { ROUTE_REFUSE, ROUTE_RELAY, ROUTE_DIRECT, ROUTE_LINK, ROUTE_N };
+
+/* What other hosts are known to have of one service. */
+enum route_elsewhere {
+	ELSEWHERE_NONE,	 /* every host that is known has told what it offers, and this is not of it; or there is no other host */
+	ELSEWHERE_MAYBE, /* some host has not told yet, or has it but not up, or cannot be reached now */
+	ELSEWHERE_UP,
+	ELSEWHERE_N
+};
 
 /* What the host can do for one upstream at this moment. */
 struct route_facts {
@@ -25,7 +34,9 @@ struct route_facts {
 	bool linkable;	      /* the server's inode can be linked into the client's directory */
 	bool mode_wanted;     /* the upstream asks for a mode or owner of its own that the server's inode does not have */
 	bool direct_disabled; /* by configuration (direct = off) */
-	bool draining;	      /* the service or the client workload is being drained */
+	bool draining;	      /* the client's workload is being drained */
+	bool server_draining; /* the server's workload is: as if it were not here, for whoever can go elsewhere */
+	enum route_elsewhere elsewhere;
 };
 
 struct route_choice {

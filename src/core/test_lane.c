@@ -54,21 +54,60 @@ static void test_rules_in_order(void **unused)
 	expect(&i, f, ROUTE_DIRECT, "can be linked");
 }
 
+/* The nearest server that is up; if none is up, the one here is waited for; without one here, any. */
+static void test_nearest_first(void **unused)
+{
+	struct route_facts f = { .server_known = true, .server_up = true, .linkable = true };
+
+	(void)unused;
+	for (f.elsewhere = ELSEWHERE_NONE; f.elsewhere < ELSEWHERE_N; f.elsewhere++)
+		expect(&g_allow, f, ROUTE_DIRECT, "can be linked");
+	f.server_up = false;
+	f.elsewhere = ELSEWHERE_NONE;
+	expect(&g_allow, f, ROUTE_RELAY, "waits for the server");
+	f.elsewhere = ELSEWHERE_MAYBE;
+	expect(&g_allow, f, ROUTE_RELAY, "waits for the server");
+	f.elsewhere = ELSEWHERE_UP;
+	expect(&g_allow, f, ROUTE_LINK, "another host's is");
+	f.server_up = f.server_draining = true;
+	expect(&g_allow, f, ROUTE_LINK, "another host has the service");
+	f.elsewhere = ELSEWHERE_NONE;
+	expect(&g_allow, f, ROUTE_REFUSE, "the service is being drained");
+	f = (struct route_facts){ .elsewhere = ELSEWHERE_MAYBE };
+	expect(&g_allow, f, ROUTE_LINK, "holds the client while it waits");
+	f.elsewhere = ELSEWHERE_UP;
+	expect(&g_allow, f, ROUTE_LINK, "another host has the service");
+	expect(&g_deny, f, ROUTE_REFUSE, "denies");
+	f.draining = true;
+	expect(&g_allow, f, ROUTE_REFUSE, "the workload is being drained");
+}
+
+static enum route nearest(const struct route_facts *f)
+{
+	bool here = f->server_known && !f->server_draining;
+
+	if (!here)
+		return f->elsewhere == ELSEWHERE_NONE ? ROUTE_REFUSE : ROUTE_LINK;
+	return !f->server_up && f->elsewhere == ELSEWHERE_UP ? ROUTE_LINK : ROUTE_N; /* else: this host's ways */
+}
+
 /* Whatever else holds: no permission, no lane; and never the direct path for what only the relay can hold. */
 static void test_every_combination(void **unused)
 {
 	(void)unused;
-	for (unsigned bits = 0; bits < 1u << 11; bits++) {
+	for (unsigned bits = 0; bits < 3u << 12; bits++) {
 		struct intention i = { .action = bits & 1 ? INTENTION_ALLOW : INTENTION_DENY, .strict = bits & 2 };
-		struct route_facts f = { bits & 4, bits & 8, bits & 16, bits & 32, bits & 64, bits & 128 };
+		struct route_facts f = { bits & 4, bits & 8, bits & 16, bits & 32, bits & 64, bits & 128, bits & 2048, bits >> 12 };
 		struct route_choice c;
 
 		i.limits = (struct intention_limits){ bits >> 8 & 1, bits >> 9 & 1, bits >> 10 & 1 };
 		c = route_choose(&i, &f);
 		assert_non_null(c.why);
-		if (!(bits & 1) || f.draining || !f.server_known)
+		if (!(bits & 1) || f.draining)
 			assert_int_equal(c.route, ROUTE_REFUSE);
-		else if (i.strict || bits >> 8 || f.direct_disabled || f.mode_wanted || !f.server_up || !f.linkable)
+		else if (nearest(&f) != ROUTE_N)
+			assert_int_equal(c.route, nearest(&f));
+		else if (i.strict || (bits >> 8 & 7) || f.direct_disabled || f.mode_wanted || !f.server_up || !f.linkable)
 			assert_int_equal(c.route, ROUTE_RELAY);
 		else
 			assert_int_equal(c.route, ROUTE_DIRECT);
@@ -82,6 +121,7 @@ static void test_route_names(void **unused)
 	assert_string_equal(route_name(ROUTE_REFUSE), "refuse");
 	assert_string_equal(route_name(ROUTE_RELAY), "relay");
 	assert_string_equal(route_name(ROUTE_DIRECT), "direct");
+	assert_string_equal(route_name(ROUTE_LINK), "link");
 	assert_string_equal(route_name((enum route)77), "unknown");
 }
 
@@ -160,6 +200,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rules_in_order), cmocka_unit_test(test_every_combination),
+		cmocka_unit_test(test_nearest_first),
 		cmocka_unit_test(test_route_names),    cmocka_unit_test(test_no_limits),
 		cmocka_unit_test(test_open_lanes),     cmocka_unit_test(test_connection_rate),
 		cmocka_unit_test(test_refused_is_not_counted),
