@@ -451,11 +451,25 @@ int link_gcm_load(OSSL_LIB_CTX *ctx, const char **ret_why)
 	if (g_why_not)
 		return GCM_E_NOT_HERE;
 	*ret_why = "ipsec-mb: VAES and AVX-512";
-	/* A provider that is asked for by name keeps OpenSSL from loading its own unasked. */
-	if (OSSL_PROVIDER_add_builtin(ctx, "sealane", provider_init) != 1 || !OSSL_PROVIDER_load(ctx, "default") ||
-	    !OSSL_PROVIDER_load(ctx, "sealane")) {
+	/* A provider that is asked for by name keeps OpenSSL from loading its own unasked, but for the last argument. */
+	if (OSSL_PROVIDER_add_builtin(ctx, "sealane", provider_init) != 1 || !OSSL_PROVIDER_try_load(ctx, "sealane", true)) {
 		*ret_why = "OpenSSL did not take the provider";
 		return -ENOMEM;
 	}
 	return 0;
+}
+
+static int take_ours(OSSL_PROVIDER *provider, void *ret)
+{
+	if (strcmp(OSSL_PROVIDER_get0_name(provider), "sealane") == 0)
+		*(OSSL_PROVIDER **)ret = provider;
+	return 1;
+}
+
+void link_gcm_unload(OSSL_LIB_CTX *ctx)
+{
+	OSSL_PROVIDER *ours = NULL;
+
+	if (OSSL_PROVIDER_do_all(ctx, take_ours, &ours) == 1 && ours)
+		OSSL_PROVIDER_unload(ours);
 }

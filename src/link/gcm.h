@@ -20,11 +20,14 @@
 enum { GCM_E_NOT_HERE = 1 };
 
 /*
- * link_gcm_load() - load the provider, and OpenSSL's own beside it, into @ctx (borrowed; they go with it).
+ * link_gcm_load() - load the provider into @ctx (borrowed), once; OpenSSL's own stays there beside it.
  * *ret_why: one line for people, a constant: what it is built on, or why it is not loaded.
  * Return: 0; GCM_E_NOT_HERE: it would not be faster here, or was not built, and @ctx is as it was; -ENOMEM: OpenSSL did not take it.
  * Threads: as OSSL_PROVIDER_load(); what it makes is used as any EVP_CIPHER_CTX.
  */
 MUST_CHECK int link_gcm_load(OSSL_LIB_CTX *ctx, const char **ret_why);
+
+/* link_gcm_unload() - after everything that uses @ctx, before OSSL_LIB_CTX_free(), which does not do it. Harmless if it is not loaded. */
+void link_gcm_unload(OSSL_LIB_CTX *ctx);
 
 #endif

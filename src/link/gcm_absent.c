@@ -6,3 +6,7 @@ int link_gcm_load(OSSL_LIB_CTX *ctx, const char **ret_why)
 	*ret_why = "built without ipsec-mb";
 	return GCM_E_NOT_HERE;
 }
+
+void link_gcm_unload(OSSL_LIB_CTX *ctx)
+{
+}

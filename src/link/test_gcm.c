@@ -381,8 +381,8 @@ static void tls_between(bool ours_is_server, const char *suite)
 	carry(client, server, 1 << 20);
 	SSL_free(client);
 	SSL_free(server);
-	OSSL_LIB_CTX_free(libctx[0]);
-	OSSL_LIB_CTX_free(libctx[1]);
+	pair_libctx_free(libctx[0]);
+	pair_libctx_free(libctx[1]);
 }
 
 static void test_tls_client(void **unused)
@@ -420,7 +420,7 @@ static void test_tls_corrupt(void **unused)
 	ERR_clear_error();
 	SSL_free(client);
 	SSL_free(server);
-	OSSL_LIB_CTX_free(libctx);
+	pair_libctx_free(libctx);
 }
 
 /* -- the provider itself */
@@ -459,7 +459,7 @@ static int teardown(void **unused)
 		EVP_CIPHER_free(g_c.ours[k]);
 		EVP_CIPHER_free(g_c.theirs[k]);
 	}
-	OSSL_LIB_CTX_free(g_c.libctx);
+	pair_libctx_free(g_c.libctx);
 	return 0;
 }
 
@@ -477,7 +477,7 @@ int main(void)
 	const char *why = NULL;
 	int r = link_gcm_load(libctx, &why);
 
-	OSSL_LIB_CTX_free(libctx);
+	pair_libctx_free(libctx);
 	if (r == GCM_E_NOT_HERE) {
 		printf("skipped: %s\n", why);
 		return 77;

@@ -36,6 +36,12 @@ static inline OSSL_LIB_CTX *pair_libctx(bool ours)
 	return ctx;
 }
 
+static inline void pair_libctx_free(OSSL_LIB_CTX *ctx)
+{
+	link_gcm_unload(ctx);
+	OSSL_LIB_CTX_free(ctx);
+}
+
 static inline void pair_certify(SSL_CTX *ctx, OSSL_LIB_CTX *libctx)
 {
 	EVP_PKEY *key = EVP_PKEY_Q_keygen(libctx, NULL, "EC", "P-256");
