@@ -1,6 +1,7 @@
 /*
  * X.509 as sealane uses it: a root, the certificates (SVIDs) that it issues, and who a certificate says that it is
- * (docs/design/link.md, "Who is who"). No I/O. OpenSSL's objects are owned as OpenSSL's names say.
+ * (docs/design/link.md, "Who is who"). No I/O. OpenSSL's objects are owned as OpenSSL's names say. A call that failed leaves nothing
+ * in OpenSSL's error queue. Threads: any, each with its own objects.
  *
  * Trust: pki_identity() reads certificates that anybody may have sent; fuzzed (tests/fuzz/fuzz_svid.c).
  */
@@ -51,11 +52,19 @@ MUST_CHECK int pki_verify(EVP_PKEY *key, const uint8_t digest[32], const uint8_t
 
 /* pki_make_root() - a self-signed authority for @trust_domain (its SPIFFE ID is spiffe://TRUST-DOMAIN). Return: 0 or negative errno. */
 MUST_CHECK int pki_make_root(X509 **ret, EVP_PKEY *key, const char *trust_domain, int64_t not_before, int64_t not_after);
-/* pki_issue() - a certificate for @i's public key and SPIFFE ID; does not look at its proof. Return: 0 or negative errno. */
+/* pki_check_root() - is it @key's, and @trust_domain's? Return: 0; -EKEYREJECTED: another key's, or no authority; -EINVAL: another domain's. */
+MUST_CHECK int pki_check_root(X509 *root, EVP_PKEY *key, const char *trust_domain);
+/* pki_issue() - a certificate for @i's public key and SPIFFE ID; does not look at its proof, nor at the form of the ID.
+ * Return: 0; -EINVAL: the serial is not positive, the times are the wrong way round or end after the root's, the key is none; -ENOMEM. */
 MUST_CHECK int pki_issue(X509 **ret, EVP_PKEY *root_key, X509 *root, const struct role_issue *i);
 
 /* pki_to_pem(), pki_from_pem() - one certificate or several, one after another. *ret: free(). -EBADMSG: not PEM, or over LIMIT_CHAIN_SIZE. */
 MUST_CHECK int pki_to_pem(char **ret, STACK_OF(X509) *certs);
 MUST_CHECK int pki_from_pem(STACK_OF(X509) **ret, const char *pem, size_t size);
+
+/* pki_key_to_pem(), pki_key_from_pem() - a private key, not encrypted. *ret of the first: free() after OPENSSL_cleanse().
+ * Return: 0; -EBADMSG: not PEM, encrypted, or over LIMIT_CHAIN_SIZE; -EINVAL: not P-256; -ENOMEM. */
+MUST_CHECK int pki_key_to_pem(char **ret, EVP_PKEY *key);
+MUST_CHECK int pki_key_from_pem(EVP_PKEY **ret, const char *pem, size_t size);
 
 #endif
