@@ -73,6 +73,11 @@ enum {
 	/* Certificates of one chain, roots of a bundle, and the list of what is revoked, as text. */
 	LIMIT_CHAIN_SIZE = 64 << 10,
 	LIMIT_REVOKED_SIZE = 4 << 20,
+	/* An authority's book: which host may have what, tokens that wait, certificates that are not over, and what is revoked. */
+	LIMIT_CA_GRANTS = 65536,
+	LIMIT_CA_TOKENS = 4096,
+	LIMIT_CA_ISSUED = 1 << 18,
+	LIMIT_REVOKED = 65536,
 	/* A question to an authority and its answer (JSON); what a host announces. */
 	LIMIT_CA_QUESTION_SIZE = 16 << 10,
 	LIMIT_CA_ANSWER_SIZE = 4 << 20,

@@ -1,6 +1,6 @@
 /*
- * Theory of operation: two tables with one row per intention and per enrolment, written with prepared statements, each
- * change its own transaction. WAL with synchronous=FULL: a change that returned 0 survives a power cut, and a kill at any
+ * Theory of operation: a table with one row per intention, one per enrolment, and those of state_ca.c, written with prepared
+ * statements, each change its own transaction. WAL with synchronous=FULL: a change that returned 0 survives a power cut, and a kill at any
  * instruction leaves the state before or after it. The file is locked for as long as it is open, so there is one writer;
  * that also keeps WAL's index in our own memory, so that state.db-wal is the only other file.
  *
@@ -13,20 +13,18 @@
  *
  * Before this file: broker.c (a user's change). After it: core/policy.c (at the next start).
  */
-#include "daemon/state.h"
+#include "daemon/state_int.h"
 
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 
 enum {
 	APPLICATION_ID = 0x5ea1a4e, /* "sealane", as far as hex digits can spell it; tells our files from others */
 	WHY_SIZE = 256,
-	BOOT_ID_SIZE = 64, /* a UUID has 36 characters */
 	/* How long an old daemon's last moments may hold the lock. */
 	BUSY_TIMEOUT_MS = 3000,
-	/* Largest string or row SQLite may make: ours stay below 2 KiB. */
-	SQLITE_VALUE_SIZE = 64 << 10,
+	/* Largest string or row SQLite may make: ours stay below 2 KiB, but for certificates (LIMIT_CHAIN_SIZE). */
+	SQLITE_VALUE_SIZE = 256 << 10,
 };
 
 /* g_migrations[n] leads from version n to n + 1. */
@@ -39,6 +37,7 @@ static const char *const g_migrations[] = {
 	"workload TEXT NOT NULL PRIMARY KEY, ns TEXT NOT NULL, service TEXT NOT NULL, cgroup_id INTEGER NOT NULL, "
 	"cgroup_path TEXT NOT NULL, container_id TEXT NOT NULL, enrolled_by TEXT NOT NULL, boot_id TEXT NOT NULL"
 	") STRICT, WITHOUT ROWID;",
+	STATE_CA_SCHEMA,
 };
 
 enum {
@@ -68,14 +67,10 @@ static const char *const g_statements[STMT_N] = {
 	[STMT_FORGET_BOOTS] = "DELETE FROM enrolment WHERE boot_id <> ?1",
 };
 
-struct state_db {
-	sqlite3 *sql;
-	sqlite3_stmt *stmts[STMT_N];
-	char boot_id[BOOT_ID_SIZE];
-};
+static_assert((int)STMT_N <= (int)STATE_STMTS_MAX, "room for each");
 
-/* error_of() - SQLite's result as ours: 0 or negative errno. */
-static int error_of(int rc)
+/* sql_error() - SQLite's result as ours: 0 or negative errno. */
+int sql_error(int rc)
 {
 	switch (rc & 0xff) { /* the low byte is the primary code of an extended one */
 	case SQLITE_OK:
@@ -109,7 +104,7 @@ static int error_of(int rc)
 
 /* Rows: what may be written, and what is believed when it is read. */
 
-static bool is_plain_text(const char *s, size_t size)
+bool sql_is_plain_text(const char *s, size_t size)
 {
 	size_t n = strnlen(s, size);
 
@@ -138,12 +133,12 @@ static bool intention_is_sound(const struct intention *i)
 {
 	return pattern_is_sound(&i->source) && pattern_is_sound(&i->destination) &&
 	       (i->action == INTENTION_ALLOW || i->action == INTENTION_DENY) && i->expires_unix_s >= 0 &&
-	       is_plain_text(i->where, sizeof(i->where));
+	       sql_is_plain_text(i->where, sizeof(i->where));
 }
 
 static bool cgroup_path_is_sound(const char *path, size_t size)
 {
-	if (!is_plain_text(path, size))
+	if (!sql_is_plain_text(path, size))
 		return false;
 	if (path[0] == '\0')
 		return true;
@@ -160,11 +155,11 @@ static bool enrolment_is_sound(const struct state_enrolment *e)
 	return label_is_valid(e->workload) &&
 	       (no_service || (label_is_valid(e->service.ns) && label_is_valid(e->service.name))) &&
 	       cgroup_path_is_sound(e->cgroup_path, sizeof(e->cgroup_path)) &&
-	       is_plain_text(e->container_id, sizeof(e->container_id)) && is_plain_text(e->by, sizeof(e->by));
+	       sql_is_plain_text(e->container_id, sizeof(e->container_id)) && sql_is_plain_text(e->by, sizeof(e->by));
 }
 
 /* Copy a text column. Return: false if it is no text, too long, or has a NUL inside. */
-static bool column_text(sqlite3_stmt *s, int column, char *dst, size_t size)
+bool sql_column_text(sqlite3_stmt *s, int column, char *dst, size_t size)
 {
 	const unsigned char *text;
 	int n;
@@ -180,7 +175,7 @@ static bool column_text(sqlite3_stmt *s, int column, char *dst, size_t size)
 	return true;
 }
 
-static bool column_number(sqlite3_stmt *s, int column, int64_t min, int64_t max, int64_t *ret)
+bool sql_column_number(sqlite3_stmt *s, int column, int64_t min, int64_t max, int64_t *ret)
 {
 	int64_t v;
 
@@ -194,11 +189,11 @@ static bool column_number(sqlite3_stmt *s, int column, int64_t min, int64_t max,
 }
 
 /* A pattern has one spelling, so that a row can be found again by it. */
-static bool column_pattern(sqlite3_stmt *s, int column, struct service_pattern *ret)
+bool sql_column_pattern(sqlite3_stmt *s, int column, struct service_pattern *ret)
 {
 	char text[LIMIT_SERVICE_SIZE], again[LIMIT_SERVICE_SIZE];
 
-	return column_text(s, column, text, sizeof(text)) && service_pattern_parse(ret, text, NULL) == 0 &&
+	return sql_column_text(s, column, text, sizeof(text)) && service_pattern_parse(ret, text, NULL) == 0 &&
 	       strcmp(service_pattern_format(again, ret), text) == 0;
 }
 
@@ -207,12 +202,12 @@ static int intention_from_row(sqlite3_stmt *s, struct intention *ret)
 	int64_t action, strict, open_lanes, connections, bytes;
 
 	memset(ret, 0, sizeof(*ret));
-	if (!column_pattern(s, 0, &ret->source) || !column_pattern(s, 1, &ret->destination) ||
-	    !column_number(s, 2, INTENTION_DENY, INTENTION_ALLOW, &action) || !column_number(s, 3, 0, 1, &strict) ||
-	    !column_number(s, 4, 0, UINT32_MAX, &open_lanes) || !column_number(s, 5, 0, UINT32_MAX, &connections) ||
-	    !column_number(s, 6, INT64_MIN, INT64_MAX, &bytes) ||
-	    !column_number(s, 7, 0, INT64_MAX, &ret->expires_unix_s) ||
-	    !column_text(s, 8, ret->where, sizeof(ret->where)))
+	if (!sql_column_pattern(s, 0, &ret->source) || !sql_column_pattern(s, 1, &ret->destination) ||
+	    !sql_column_number(s, 2, INTENTION_DENY, INTENTION_ALLOW, &action) || !sql_column_number(s, 3, 0, 1, &strict) ||
+	    !sql_column_number(s, 4, 0, UINT32_MAX, &open_lanes) || !sql_column_number(s, 5, 0, UINT32_MAX, &connections) ||
+	    !sql_column_number(s, 6, INT64_MIN, INT64_MAX, &bytes) ||
+	    !sql_column_number(s, 7, 0, INT64_MAX, &ret->expires_unix_s) ||
+	    !sql_column_text(s, 8, ret->where, sizeof(ret->where)))
 		return -EBADMSG;
 	ret->action = (enum intention_action)action;
 	ret->origin = INTENTION_FROM_RUNTIME;
@@ -228,27 +223,27 @@ static int enrolment_from_row(sqlite3_stmt *s, struct state_enrolment *ret)
 	int64_t cgroup_id;
 
 	memset(ret, 0, sizeof(*ret));
-	if (!column_text(s, 0, ret->workload, sizeof(ret->workload)) ||
-	    !column_text(s, 1, ret->service.ns, sizeof(ret->service.ns)) ||
-	    !column_text(s, 2, ret->service.name, sizeof(ret->service.name)) ||
-	    !column_number(s, 3, INT64_MIN, INT64_MAX, &cgroup_id) ||
-	    !column_text(s, 4, ret->cgroup_path, sizeof(ret->cgroup_path)) ||
-	    !column_text(s, 5, ret->container_id, sizeof(ret->container_id)) ||
-	    !column_text(s, 6, ret->by, sizeof(ret->by)))
+	if (!sql_column_text(s, 0, ret->workload, sizeof(ret->workload)) ||
+	    !sql_column_text(s, 1, ret->service.ns, sizeof(ret->service.ns)) ||
+	    !sql_column_text(s, 2, ret->service.name, sizeof(ret->service.name)) ||
+	    !sql_column_number(s, 3, INT64_MIN, INT64_MAX, &cgroup_id) ||
+	    !sql_column_text(s, 4, ret->cgroup_path, sizeof(ret->cgroup_path)) ||
+	    !sql_column_text(s, 5, ret->container_id, sizeof(ret->container_id)) ||
+	    !sql_column_text(s, 6, ret->by, sizeof(ret->by)))
 		return -EBADMSG;
 	ret->cgroup_id = (uint64_t)cgroup_id;
 	return enrolment_is_sound(ret) ? 0 : -EBADMSG;
 }
 
-/* Statements. bind_*() keep the first failure in @rc, so that a row is bound without a check after each column. */
+/* Statements. sql_bind_*() keep the first failure in @rc, so that a row is bound without a check after each column. */
 
-static void bind_text(sqlite3_stmt *s, int *rc, int at, const char *text)
+void sql_bind_text(sqlite3_stmt *s, int *rc, int at, const char *text)
 {
 	if (*rc == SQLITE_OK)
 		*rc = sqlite3_bind_text(s, at, text, -1, SQLITE_TRANSIENT);
 }
 
-static void bind_number(sqlite3_stmt *s, int *rc, int at, int64_t v)
+void sql_bind_number(sqlite3_stmt *s, int *rc, int at, int64_t v)
 {
 	if (*rc == SQLITE_OK)
 		*rc = sqlite3_bind_int64(s, at, v);
@@ -259,14 +254,14 @@ static void bind_pair(sqlite3_stmt *s, int *rc, const struct service_pattern *so
 {
 	char text[LIMIT_SERVICE_SIZE];
 
-	bind_text(s, rc, 1, service_pattern_format(text, source));
-	bind_text(s, rc, 2, service_pattern_format(text, destination));
+	sql_bind_text(s, rc, 1, service_pattern_format(text, source));
+	sql_bind_text(s, rc, 2, service_pattern_format(text, destination));
 }
 
-/* finish() - leave a statement as it was, whatever came of it. Return: the error of @rc. */
-static int finish(sqlite3_stmt *s, int rc)
+/* sql_finish() - leave a statement as it was, whatever came of it. Return: the error of @rc. */
+int sql_finish(sqlite3_stmt *s, int rc)
 {
-	int r = error_of(rc);
+	int r = sql_error(rc);
 
 	/* sqlite3_reset() tells the same failure once more; r has it already. */
 	(void)sqlite3_reset(s);
@@ -274,16 +269,16 @@ static int finish(sqlite3_stmt *s, int rc)
 	return r;
 }
 
-/* run() - execute a bound statement that answers no rows; @rc is what binding it gave. */
-static int run(sqlite3_stmt *s, int rc)
+/* sql_run() - execute a bound statement that answers no rows; @rc is what binding it gave. */
+int sql_run(sqlite3_stmt *s, int rc)
 {
 	if (rc == SQLITE_OK)
 		rc = sqlite3_step(s);
-	return finish(s, rc);
+	return sql_finish(s, rc);
 }
 
-/* has_room() - execute a bound count statement. Return: 0; -ENOSPC if @limit or more rows are there. */
-static int has_room(sqlite3_stmt *s, int rc, int64_t limit)
+/* sql_has_room() - execute a bound count statement. Return: 0; -ENOSPC if @limit or more rows are there. */
+int sql_has_room(sqlite3_stmt *s, int rc, int64_t limit)
 {
 	int64_t n = limit;
 	int r;
@@ -292,7 +287,7 @@ static int has_room(sqlite3_stmt *s, int rc, int64_t limit)
 		rc = sqlite3_step(s);
 	if (rc == SQLITE_ROW)
 		n = sqlite3_column_int64(s, 0);
-	r = finish(s, rc);
+	r = sql_finish(s, rc);
 	if (r < 0)
 		return r;
 	return n < limit ? 0 : -ENOSPC;
@@ -306,20 +301,20 @@ int state_put_intention(struct state_db *db, const struct intention *i)
 	if (!intention_is_sound(i))
 		return -EINVAL;
 	bind_pair(s, &rc, &i->source, &i->destination);
-	r = has_room(s, rc, LIMIT_INTENTIONS);
+	r = sql_has_room(s, rc, LIMIT_INTENTIONS);
 	if (r < 0)
 		return r;
 	s = db->stmts[STMT_PUT_INTENTION];
 	rc = SQLITE_OK;
 	bind_pair(s, &rc, &i->source, &i->destination);
-	bind_number(s, &rc, 3, i->action);
-	bind_number(s, &rc, 4, i->strict);
-	bind_number(s, &rc, 5, i->limits.open_lanes);
-	bind_number(s, &rc, 6, i->limits.connections_per_s);
-	bind_number(s, &rc, 7, (int64_t)i->limits.bytes_per_s);
-	bind_number(s, &rc, 8, i->expires_unix_s);
-	bind_text(s, &rc, 9, i->where);
-	return run(s, rc);
+	sql_bind_number(s, &rc, 3, i->action);
+	sql_bind_number(s, &rc, 4, i->strict);
+	sql_bind_number(s, &rc, 5, i->limits.open_lanes);
+	sql_bind_number(s, &rc, 6, i->limits.connections_per_s);
+	sql_bind_number(s, &rc, 7, (int64_t)i->limits.bytes_per_s);
+	sql_bind_number(s, &rc, 8, i->expires_unix_s);
+	sql_bind_text(s, &rc, 9, i->where);
+	return sql_run(s, rc);
 }
 
 int state_delete_intention(struct state_db *db, const struct service_pattern *source,
@@ -329,7 +324,7 @@ int state_delete_intention(struct state_db *db, const struct service_pattern *so
 	int rc = SQLITE_OK;
 
 	bind_pair(s, &rc, source, destination);
-	return run(s, rc);
+	return sql_run(s, rc);
 }
 
 int state_each_intention(struct state_db *db, int (*fn)(void *arg, const struct intention *i), void *arg)
@@ -344,7 +339,7 @@ int state_each_intention(struct state_db *db, int (*fn)(void *arg, const struct 
 		if (r == 0 && fn)
 			r = fn(arg, &i);
 	}
-	failed = finish(s, rc);
+	failed = sql_finish(s, rc);
 	return r ? r : failed;
 }
 
@@ -355,21 +350,21 @@ int state_put_enrolment(struct state_db *db, const struct state_enrolment *e)
 
 	if (!enrolment_is_sound(e))
 		return -EINVAL;
-	bind_text(s, &rc, 1, e->workload);
-	r = has_room(s, rc, LIMIT_WORKLOADS);
+	sql_bind_text(s, &rc, 1, e->workload);
+	r = sql_has_room(s, rc, LIMIT_WORKLOADS);
 	if (r < 0)
 		return r;
 	s = db->stmts[STMT_PUT_ENROLMENT];
 	rc = SQLITE_OK;
-	bind_text(s, &rc, 1, e->workload);
-	bind_text(s, &rc, 2, e->service.ns);
-	bind_text(s, &rc, 3, e->service.name);
-	bind_number(s, &rc, 4, (int64_t)e->cgroup_id);
-	bind_text(s, &rc, 5, e->cgroup_path);
-	bind_text(s, &rc, 6, e->container_id);
-	bind_text(s, &rc, 7, e->by);
-	bind_text(s, &rc, 8, db->boot_id);
-	return run(s, rc);
+	sql_bind_text(s, &rc, 1, e->workload);
+	sql_bind_text(s, &rc, 2, e->service.ns);
+	sql_bind_text(s, &rc, 3, e->service.name);
+	sql_bind_number(s, &rc, 4, (int64_t)e->cgroup_id);
+	sql_bind_text(s, &rc, 5, e->cgroup_path);
+	sql_bind_text(s, &rc, 6, e->container_id);
+	sql_bind_text(s, &rc, 7, e->by);
+	sql_bind_text(s, &rc, 8, db->boot_id);
+	return sql_run(s, rc);
 }
 
 int state_delete_enrolment(struct state_db *db, const char *workload)
@@ -377,8 +372,8 @@ int state_delete_enrolment(struct state_db *db, const char *workload)
 	sqlite3_stmt *s = db->stmts[STMT_DELETE_ENROLMENT];
 	int rc = SQLITE_OK;
 
-	bind_text(s, &rc, 1, workload);
-	return run(s, rc);
+	sql_bind_text(s, &rc, 1, workload);
+	return sql_run(s, rc);
 }
 
 int state_each_enrolment(struct state_db *db, int (*fn)(void *arg, const struct state_enrolment *e), void *arg)
@@ -393,7 +388,7 @@ int state_each_enrolment(struct state_db *db, int (*fn)(void *arg, const struct 
 		if (r == 0 && fn)
 			r = fn(arg, &e);
 	}
-	failed = finish(s, rc);
+	failed = sql_finish(s, rc);
 	return r ? r : failed;
 }
 
@@ -407,7 +402,7 @@ static int fail(char *why, int r, const char *what, const char *detail)
 
 static int exec(sqlite3 *sql, const char *text)
 {
-	return error_of(sqlite3_exec(sql, text, NULL, NULL, NULL));
+	return sql_error(sqlite3_exec(sql, text, NULL, NULL, NULL));
 }
 
 /* The first column of the first row, as text. Return: 0 or negative errno; no row is -EBADMSG. */
@@ -419,7 +414,7 @@ static int query_text(sqlite3 *sql, const char *query, char *ret, size_t size)
 
 	if (rc == SQLITE_OK)
 		rc = sqlite3_step(s);
-	r = error_of(rc);
+	r = sql_error(rc);
 	text = rc == SQLITE_ROW ? sqlite3_column_text(s, 0) : NULL;
 	if (r == 0 && !text)
 		r = -EBADMSG;
@@ -484,13 +479,13 @@ static int check_schema(sqlite3 *sql)
 		rc = sqlite3_step(s);
 		if (rc != SQLITE_ROW)
 			break;
-		if (!column_text(s, 0, text, sizeof(text)) || !is_ours(text))
+		if (!sql_column_text(s, 0, text, sizeof(text)) || !is_ours(text))
 			r = -EBADMSG;
 		n_tables++;
 	}
 	if (rc != SQLITE_DONE)
-		r = error_of(rc);
-	else if (n_tables != 2)
+		r = sql_error(rc);
+	else if (n_tables != 2 + STATE_CA_TABLES)
 		r = -EBADMSG;
 	(void)sqlite3_finalize(s);
 	return r;
@@ -554,7 +549,7 @@ static int start_using(struct state_db *db, char *why)
 	if (r == 0 && strcmp(mode, "wal") != 0)
 		r = -EIO;
 	for (size_t i = 0; i < STMT_N && r == 0; i++)
-		r = error_of(sqlite3_prepare_v3(db->sql, g_statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->stmts[i],
+		r = sql_error(sqlite3_prepare_v3(db->sql, g_statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->stmts[i],
 						NULL));
 	if (r < 0)
 		return fail(why, r, "state.db cannot be used", sqlite3_errmsg(db->sql));
@@ -564,10 +559,13 @@ static int start_using(struct state_db *db, char *why)
 	r = state_each_enrolment(db, NULL, NULL);
 	if (r < 0)
 		return fail(why, r, "state.db is damaged", "a stored enrolment is not valid");
+	r = state_ca_start(db);
+	if (r < 0)
+		return fail(why, r, "state.db is damaged", "what it says about certificates is not valid");
 	forget = db->stmts[STMT_FORGET_BOOTS];
 	rc = SQLITE_OK;
-	bind_text(forget, &rc, 1, db->boot_id);
-	r = run(forget, rc);
+	sql_bind_text(forget, &rc, 1, db->boot_id);
+	r = sql_run(forget, rc);
 	return r < 0 ? fail(why, r, "state.db cannot be written", sqlite3_errmsg(db->sql)) : 0;
 }
 
@@ -605,7 +603,7 @@ int state_open(struct state_db **ret_db, const char *dir, const char *boot_id, c
 		return r;
 	rc = sqlite3_open_v2(path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc != SQLITE_OK)
-		return fail(ret_why, error_of(rc), "state.db cannot be opened", sqlite3_errstr(rc));
+		return fail(ret_why, sql_error(rc), "state.db cannot be opened", sqlite3_errstr(rc));
 	r = harden(db->sql);
 	if (r < 0)
 		return fail(ret_why, r, "state.db cannot be opened", sqlite3_errmsg(db->sql));
@@ -621,8 +619,10 @@ struct state_db *state_close(struct state_db *db)
 {
 	if (!db)
 		return NULL;
-	for (size_t i = 0; i < STMT_N; i++)
+	for (size_t i = 0; i < STATE_STMTS_MAX; i++) {
 		(void)sqlite3_finalize(db->stmts[i]); /* tells failures that were handled when they came */
+		(void)sqlite3_finalize(db->ca_stmts[i]);
+	}
 	if (sqlite3_close(db->sql) != SQLITE_OK)
 		abort(); /* a statement of ours was forgotten: a fault of this file */
 	free(db);

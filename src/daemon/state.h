@@ -1,8 +1,9 @@
 /*
- * What survives a restart of the daemon: run-time intentions and enrolments, in one SQLite file (WAL, FULL) in the state
+ * What survives a restart of the daemon: run-time intentions, enrolments, certificates, in one SQLite file (WAL, FULL) in the state
  * directory. The file's own intentions are not copied here.
  *
- * Blocks for one disk write (about 0.3 ms, research/mesh.md section 5); called only on a user's change.
+ * Blocks for one disk write (about 0.3 ms, research/mesh.md section 5); called only on a user's change, and when a certificate
+ * is issued or comes.
  */
 #ifndef DAEMON_STATE_H
 #define DAEMON_STATE_H
@@ -43,5 +44,94 @@ MUST_CHECK int state_each_intention(struct state_db *db, int (*fn)(void *arg, co
 MUST_CHECK int state_put_enrolment(struct state_db *db, const struct state_enrolment *e);
 MUST_CHECK int state_delete_enrolment(struct state_db *db, const char *workload);
 MUST_CHECK int state_each_enrolment(struct state_db *db, int (*fn)(void *arg, const struct state_enrolment *e), void *arg);
+
+/* --- state_ca.c: certificates (docs/design/link.md). Functions as above; names of hosts and services are checked as all else. --- */
+
+enum {
+	STATE_KEY_NAME_SIZE = 2 * LIMIT_NAME_SIZE + 16,
+	STATE_SERIAL_SIZE = 2 * 20 + 1,			 /* hexadecimal, lower case */
+	STATE_REVOKED_SIZE = LIMIT_SPIFFE_ID_SIZE + 8,
+	STATE_SERVICES_SIZE = 4096,			 /* patterns of one token, with blanks between */
+};
+
+/* What this host belongs to; one row or none. */
+struct state_membership {
+	bool is_authority;
+	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
+	char host[LIMIT_NAME_SIZE];	   /* ours, as it stands in our certificate */
+	char authority[LIMIT_NAME_SIZE];   /* the authority's */
+	char address[LIMIT_ADDRESS_SIZE];  /* the authority's; "" on itself */
+	int64_t revoked_version;	   /* of the list below */
+	const char *roots;		   /* PEM */
+};
+
+/* A certificate of this host's; its key lies with the signer, under the name @key. */
+struct state_certificate {
+	char name[LIMIT_SERVICE_SIZE]; /* "host", or "ns/name" */
+	char key[STATE_KEY_NAME_SIZE];
+	int64_t issued_unix_s; /* when it came, by our clock */
+	const char *pem;
+};
+
+/* The authority: @host may (or, if !allow, must not) have certificates for services that @pattern means. */
+struct state_grant {
+	char host[LIMIT_NAME_SIZE];
+	struct service_pattern pattern;
+	bool allow;
+};
+
+struct state_token {
+	char hash[2 * 32 + 1]; /* SHA-256 of the secret, hexadecimal */
+	char host[LIMIT_NAME_SIZE];
+	char services[STATE_SERVICES_SIZE]; /* patterns, granted when it is used */
+	int64_t made_unix_s, expires_unix_s;
+	int64_t used_unix_s; /* 0: it is open */
+};
+
+struct state_issued {
+	char serial[STATE_SERIAL_SIZE];
+	char spiffe_id[LIMIT_SPIFFE_ID_SIZE];
+	char host[LIMIT_NAME_SIZE]; /* to whom */
+	int64_t issued_unix_s, not_after;
+};
+
+struct state_revoked {
+	char entry[STATE_REVOKED_SIZE]; /* "serial:HEX", "id:spiffe://..." */
+	int64_t since_unix_s;
+	int64_t until_unix_s; /* 0: for ever */
+};
+
+/* state_begin(), state_end() - what is written between them is written whole or not at all. @error: not 0: not at all, and returned. */
+MUST_CHECK int state_begin(struct state_db *db);
+MUST_CHECK int state_end(struct state_db *db, int error);
+
+MUST_CHECK int state_put_membership(struct state_db *db, const struct state_membership *m);
+MUST_CHECK int state_each_membership(struct state_db *db, int (*fn)(void *arg, const struct state_membership *m), void *arg);
+
+MUST_CHECK int state_put_certificate(struct state_db *db, const struct state_certificate *c);
+MUST_CHECK int state_delete_certificate(struct state_db *db, const char *name);
+MUST_CHECK int state_each_certificate(struct state_db *db, int (*fn)(void *arg, const struct state_certificate *c), void *arg);
+
+MUST_CHECK int state_put_grant(struct state_db *db, const struct state_grant *g);
+MUST_CHECK int state_delete_grant(struct state_db *db, const char *host, const struct service_pattern *pattern);
+MUST_CHECK int state_each_grant(struct state_db *db, int (*fn)(void *arg, const struct state_grant *g), void *arg);
+
+/* state_forget_*() - those that ended before @before (Unix seconds). */
+MUST_CHECK int state_put_token(struct state_db *db, const struct state_token *t);
+MUST_CHECK int state_use_token(struct state_db *db, const char *hash, int64_t now);
+MUST_CHECK int state_forget_tokens(struct state_db *db, int64_t before);
+MUST_CHECK int state_each_token(struct state_db *db, int (*fn)(void *arg, const struct state_token *t), void *arg);
+
+MUST_CHECK int state_put_issued(struct state_db *db, const struct state_issued *i);
+MUST_CHECK int state_forget_issued(struct state_db *db, int64_t before);
+MUST_CHECK int state_each_issued(struct state_db *db, int (*fn)(void *arg, const struct state_issued *i), void *arg);
+
+/* state_revoked_is_sound() - may @entry stand in the list? Also for one that came from another host. */
+bool state_revoked_is_sound(const char *entry);
+MUST_CHECK int state_put_revoked(struct state_db *db, const struct state_revoked *e);
+MUST_CHECK int state_delete_revoked(struct state_db *db, const char *entry);
+MUST_CHECK int state_forget_revoked(struct state_db *db, int64_t before);
+MUST_CHECK int state_clear_revoked(struct state_db *db);
+MUST_CHECK int state_each_revoked(struct state_db *db, int (*fn)(void *arg, const struct state_revoked *e), void *arg);
 
 #endif

@@ -249,6 +249,198 @@ static void test_each_stops(void **unused)
 	state_close(db);
 }
 
+/* --- certificates --- */
+
+static const char g_pem[] = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+
+static struct state_membership a_membership(void)
+{
+	return (struct state_membership){ .trust_domain = "sealane.local", .host = "b", .authority = "a", .address = "10.0.0.1:7443",
+					  .revoked_version = 7, .roots = g_pem };
+}
+
+static struct state_token a_token(void)
+{
+	struct state_token t = { .host = "b", .services = "default/redis prod/*", .made_unix_s = 100, .expires_unix_s = 700 };
+
+	memset(t.hash, 'a', 64);
+	return t;
+}
+
+/* A row in each table. */
+static void put_certificates(struct state_db *db)
+{
+	struct state_membership m = a_membership();
+	struct state_certificate c = { .name = "prod/web", .key = "svc.prod.web.1", .issued_unix_s = 5, .pem = g_pem };
+	struct state_certificate host = { .name = "host", .key = "host.0", .pem = g_pem };
+	struct state_grant g = { .host = "b", .pattern = { .rank = PATTERN_NAMESPACE, .service.ns = "prod" }, .allow = true };
+	struct state_token t = a_token();
+	struct state_issued i = { .serial = "00ff", .spiffe_id = "spiffe://sealane.local/host/b", .host = "b", .not_after = 900 };
+	struct state_revoked e = { .entry = "id:spiffe://sealane.local/host/c", .since_unix_s = 3 };
+
+	assert_int_equal(state_put_membership(db, &m), 0);
+	assert_int_equal(state_put_certificate(db, &c), 0);
+	assert_int_equal(state_put_certificate(db, &host), 0);
+	assert_int_equal(state_put_grant(db, &g), 0);
+	assert_int_equal(state_put_token(db, &t), 0);
+	assert_int_equal(state_put_issued(db, &i), 0);
+	assert_int_equal(state_put_revoked(db, &e), 0);
+}
+
+static int see_membership(void *arg, const struct state_membership *m)
+{
+	assert_string_equal(m->authority, "a");
+	assert_string_equal(m->address, "10.0.0.1:7443");
+	assert_int_equal(m->revoked_version, 7);
+	assert_string_equal(m->roots, g_pem);
+	++*(size_t *)arg;
+	return 0;
+}
+
+static int see_certificate(void *arg, const struct state_certificate *c)
+{
+	assert_string_equal(c->pem, g_pem);
+	assert_string_equal(c->key, strcmp(c->name, "host") == 0 ? "host.0" : "svc.prod.web.1");
+	++*(size_t *)arg;
+	return 0;
+}
+
+static int see_grant(void *arg, const struct state_grant *g)
+{
+	assert_int_equal(g->pattern.rank, PATTERN_NAMESPACE);
+	assert_string_equal(g->pattern.service.ns, "prod");
+	assert_true(g->allow);
+	++*(size_t *)arg;
+	return 0;
+}
+
+static int see_token(void *arg, const struct state_token *t)
+{
+	assert_string_equal(t->services, "default/redis prod/*");
+	assert_int_equal(t->used_unix_s, 650);
+	++*(size_t *)arg;
+	return 0;
+}
+
+static int see_issued(void *arg, const struct state_issued *i)
+{
+	assert_string_equal(i->serial, "00ff");
+	assert_int_equal(i->not_after, 900);
+	++*(size_t *)arg;
+	return 0;
+}
+
+static int see_revoked(void *arg, const struct state_revoked *e)
+{
+	assert_string_equal(e->entry, "id:spiffe://sealane.local/host/c");
+	++*(size_t *)arg;
+	return 0;
+}
+
+static size_t count_certificates(struct state_db *db)
+{
+	size_t n = 0;
+
+	assert_int_equal(state_each_membership(db, see_membership, &n), 0);
+	assert_int_equal(state_each_certificate(db, see_certificate, &n), 0);
+	assert_int_equal(state_each_grant(db, see_grant, &n), 0);
+	assert_int_equal(state_each_token(db, see_token, &n), 0);
+	assert_int_equal(state_each_issued(db, see_issued, &n), 0);
+	assert_int_equal(state_each_revoked(db, see_revoked, &n), 0);
+	return n;
+}
+
+static void test_certificates_survive(void **unused)
+{
+	struct state_db *db = must_open("boot-1");
+	struct state_token t = a_token();
+
+	(void)unused;
+	put_certificates(db);
+	put_certificates(db); /* in place of what was there */
+	assert_int_equal(state_use_token(db, t.hash, 650), 0);
+	state_close(db);
+	db = must_open("boot-2");
+	assert_int_equal(count_certificates(db), 7);
+	/* What is over goes, what is not stays. */
+	assert_int_equal(state_forget_tokens(db, 700), 0);
+	assert_int_equal(state_forget_issued(db, 900), 0);
+	assert_int_equal(state_forget_revoked(db, INT64_MAX), 0);
+	assert_int_equal(count_certificates(db), 7);
+	assert_int_equal(state_forget_tokens(db, 701), 0);
+	assert_int_equal(state_forget_issued(db, 901), 0);
+	assert_int_equal(state_delete_certificate(db, "host"), 0);
+	assert_int_equal(state_delete_revoked(db, "id:spiffe://sealane.local/host/c"), 0);
+	assert_int_equal(count_certificates(db), 3);
+	state_close(db);
+}
+
+static void test_whole_or_not_at_all(void **unused)
+{
+	struct state_db *db = must_open("boot-1");
+	struct state_revoked e = { .entry = "serial:0a" };
+	size_t n = 0;
+
+	(void)unused;
+	put_certificates(db);
+	assert_int_equal(state_begin(db), 0);
+	assert_int_equal(state_clear_revoked(db), 0);
+	assert_int_equal(state_put_revoked(db, &e), 0);
+	assert_int_equal(state_end(db, -EBADMSG), -EBADMSG);
+	assert_int_equal(state_each_revoked(db, see_revoked, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(state_begin(db), 0);
+	assert_int_equal(state_clear_revoked(db), 0);
+	assert_int_equal(state_end(db, 0), 0);
+	assert_int_equal(state_each_revoked(db, see_revoked, &n), 0);
+	assert_int_equal(n, 1);
+	state_close(db);
+}
+
+static void test_refuses_unsound_certificates(void **unused)
+{
+	struct state_db *db = must_open("boot-1");
+	struct state_membership m = a_membership();
+	struct state_certificate c = { .name = "host", .key = "../key", .pem = g_pem };
+	struct state_token t = a_token();
+	struct state_revoked e = { .entry = "serial:0a\nid:spiffe://x/host/a" };
+
+	(void)unused;
+	strcpy(m.address, "a.example:7443");
+	assert_int_equal(state_put_membership(db, &m), -EINVAL);
+	assert_int_equal(state_put_certificate(db, &c), -EINVAL);
+	strcpy(c.key, "host.0");
+	c.pem = "\x1b[2J";
+	assert_int_equal(state_put_certificate(db, &c), -EINVAL);
+	strcpy(t.services, "redis"); /* without its namespace */
+	assert_int_equal(state_put_token(db, &t), -EINVAL);
+	assert_int_equal(state_put_revoked(db, &e), -EINVAL);
+	strcpy(e.entry, "id:https://x");
+	assert_int_equal(state_put_revoked(db, &e), -EINVAL);
+	assert_int_equal(count_certificates(db), 0);
+	state_close(db);
+}
+
+/* A file of the version before has no such tables: they are made, what was there stays. */
+static void test_from_version_1(void **unused)
+{
+	struct intention i = an_intention("web", "redis");
+	struct state_db *db = must_open("boot-1");
+	sqlite3 *sql;
+
+	(void)unused;
+	assert_int_equal(state_put_intention(db, &i), 0);
+	state_close(db);
+	assert_int_equal(sqlite3_open(g_path, &sql), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(sql, "DROP TABLE membership; DROP TABLE certificate; DROP TABLE ca_grant; DROP TABLE ca_token;"
+					   "DROP TABLE ca_issued; DROP TABLE revoked; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(sql), SQLITE_OK);
+	db = must_open("boot-1");
+	assert_int_equal(count_intentions(db), 1);
+	put_certificates(db);
+	state_close(db);
+}
+
 /* Make a good file with a row in each table, then let SQL of somebody else change it. */
 static void spoil(const char *statement)
 {
@@ -261,6 +453,7 @@ static void spoil(const char *statement)
 	db = must_open("boot-1");
 	assert_int_equal(state_put_intention(db, &i), 0);
 	assert_int_equal(state_put_enrolment(db, &e), 0);
+	put_certificates(db);
 	state_close(db);
 	assert_int_equal(sqlite3_open(g_path, &sql), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(sql, statement, NULL, NULL, NULL), SQLITE_OK);
@@ -286,6 +479,20 @@ static void test_refuses_spoilt_content(void **unused)
 		"UPDATE enrolment SET service = ''",
 		"UPDATE enrolment SET cgroup_path = '/a/..'",
 		"UPDATE enrolment SET container_id = char(27) || '[2J'",
+		"UPDATE membership SET address = 'a.example:1'",
+		"UPDATE membership SET is_authority = 2",
+		"UPDATE membership SET roots = ''",
+		"INSERT INTO membership SELECT 2, 0, trust_domain, host, authority, address, 0, roots FROM membership",
+		"UPDATE certificate SET key = '../../etc/shadow'",
+		"UPDATE certificate SET name = 'HOST' WHERE name = 'host'",
+		"UPDATE certificate SET pem = printf('%.70000c', 'x')",
+		"UPDATE ca_grant SET pattern = 'prod/'",
+		"UPDATE ca_token SET hash = 'A'",
+		"UPDATE ca_token SET services = 'redis'",
+		"UPDATE ca_token SET used_unix_s = -1",
+		"UPDATE ca_issued SET serial = 'xyz'",
+		"UPDATE revoked SET entry = 'all'",
+		"DROP TABLE revoked",
 		"CREATE TRIGGER t AFTER INSERT ON intention BEGIN DELETE FROM intention; END",
 		"CREATE VIEW v AS SELECT 1",
 		"CREATE TABLE sqlx(a)",
@@ -477,6 +684,10 @@ int main(void)
 		TEST(test_survives_kill),
 		TEST(test_refuses_unsound_writes),
 		TEST(test_each_stops),
+		TEST(test_certificates_survive),
+		TEST(test_whole_or_not_at_all),
+		TEST(test_refuses_unsound_certificates),
+		TEST(test_from_version_1),
 		TEST(test_refuses_spoilt_content),
 		TEST(test_refuses_garbage_and_leaves_it_alone),
 		TEST(test_random_damage),

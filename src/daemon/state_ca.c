@@ -1,0 +1,508 @@
+/*
+ * Theory of operation: the other half of state.c, by its rules: what is read back is checked as hostile, and what was written is
+ * taken again. Here stand certificates. On a member: which authority it joined, and the certificates that it has (their keys lie
+ * with the signer). On the authority also: which host may have a certificate for what, open tokens, what was issued, what is revoked.
+ *
+ * No secret is kept: of a token only the SHA-256 of its secret, of a key only the signer's name for it.
+ *
+ * Before this file: broker_ca.c, broker_authority.c. After it: the same, at the next start.
+ */
+#include "core/svid.h"
+#include "core/token.h"
+#include "daemon/state_int.h"
+
+#include <stdio.h>
+
+enum {
+	STMT_PUT_MEMBERSHIP,
+	STMT_EACH_MEMBERSHIP,
+	STMT_PUT_CERTIFICATE,
+	STMT_DELETE_CERTIFICATE,
+	STMT_EACH_CERTIFICATE,
+	STMT_PUT_GRANT,
+	STMT_DELETE_GRANT,
+	STMT_EACH_GRANT,
+	STMT_COUNT_GRANTS,
+	STMT_PUT_TOKEN,
+	STMT_USE_TOKEN,
+	STMT_FORGET_TOKENS,
+	STMT_EACH_TOKEN,
+	STMT_COUNT_TOKENS,
+	STMT_PUT_ISSUED,
+	STMT_FORGET_ISSUED,
+	STMT_EACH_ISSUED,
+	STMT_COUNT_ISSUED,
+	STMT_PUT_REVOKED,
+	STMT_DELETE_REVOKED,
+	STMT_FORGET_REVOKED,
+	STMT_CLEAR_REVOKED,
+	STMT_EACH_REVOKED,
+	STMT_COUNT_REVOKED,
+	STMT_N
+};
+static_assert((int)STMT_N <= (int)STATE_STMTS_MAX, "room for each");
+
+static const char *const g_statements[STMT_N] = {
+	[STMT_PUT_MEMBERSHIP] = "INSERT OR REPLACE INTO membership VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+	[STMT_EACH_MEMBERSHIP] = "SELECT is_authority, trust_domain, host, authority, address, revoked_version, roots FROM membership",
+	[STMT_PUT_CERTIFICATE] = "INSERT OR REPLACE INTO certificate VALUES(?1, ?2, ?3, ?4)",
+	[STMT_DELETE_CERTIFICATE] = "DELETE FROM certificate WHERE name = ?1",
+	[STMT_EACH_CERTIFICATE] = "SELECT name, key, issued_unix_s, pem FROM certificate ORDER BY name",
+	[STMT_PUT_GRANT] = "INSERT OR REPLACE INTO ca_grant VALUES(?1, ?2, ?3)",
+	[STMT_DELETE_GRANT] = "DELETE FROM ca_grant WHERE host = ?1 AND pattern = ?2",
+	[STMT_EACH_GRANT] = "SELECT host, pattern, allow FROM ca_grant ORDER BY host, pattern",
+	[STMT_COUNT_GRANTS] = "SELECT count(*) FROM ca_grant",
+	[STMT_PUT_TOKEN] = "INSERT OR REPLACE INTO ca_token VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+	[STMT_USE_TOKEN] = "UPDATE ca_token SET used_unix_s = ?2 WHERE hash = ?1",
+	[STMT_FORGET_TOKENS] = "DELETE FROM ca_token WHERE expires_unix_s < ?1",
+	[STMT_EACH_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token ORDER BY expires_unix_s",
+	[STMT_COUNT_TOKENS] = "SELECT count(*) FROM ca_token",
+	[STMT_PUT_ISSUED] = "INSERT OR REPLACE INTO ca_issued VALUES(?1, ?2, ?3, ?4, ?5)",
+	[STMT_FORGET_ISSUED] = "DELETE FROM ca_issued WHERE not_after < ?1",
+	[STMT_EACH_ISSUED] = "SELECT serial, spiffe_id, host, issued_unix_s, not_after FROM ca_issued ORDER BY spiffe_id, not_after",
+	[STMT_COUNT_ISSUED] = "SELECT count(*) FROM ca_issued",
+	[STMT_PUT_REVOKED] = "INSERT OR REPLACE INTO revoked VALUES(?1, ?2, ?3)",
+	[STMT_DELETE_REVOKED] = "DELETE FROM revoked WHERE entry = ?1",
+	[STMT_FORGET_REVOKED] = "DELETE FROM revoked WHERE until_unix_s <> 0 AND until_unix_s < ?1",
+	[STMT_CLEAR_REVOKED] = "DELETE FROM revoked",
+	[STMT_EACH_REVOKED] = "SELECT entry, since_unix_s, until_unix_s FROM revoked ORDER BY entry",
+	[STMT_COUNT_REVOKED] = "SELECT count(*) FROM revoked",
+};
+
+/* ------------------------------------------------------------------ rows: what is written, and what is believed */
+
+/* PEM: letters, and ends of lines. */
+static bool is_pem(const char *s)
+{
+	size_t n = strnlen(s, LIMIT_CHAIN_SIZE);
+
+	if (n == 0 || n >= LIMIT_CHAIN_SIZE)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (s[i] != '\n' && s[i] != '\r' && s[i] != '\t' && ((unsigned char)s[i] < 0x20 || (unsigned char)s[i] > 0x7e))
+			return false;
+	return true;
+}
+
+static bool membership_is_sound(const struct state_membership *m)
+{
+	return trust_domain_is_valid(m->trust_domain) && label_is_valid(m->host) && label_is_valid(m->authority) &&
+	       (!m->address[0] || address_is_valid(m->address)) && m->revoked_version >= 0 && is_pem(m->roots);
+}
+
+static bool is_key_name(const char *s)
+{
+	size_t n = strlen(s);
+
+	for (size_t i = 0; i < n; i++)
+		if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= '0' && s[i] <= '9') || s[i] == '-' || s[i] == '.'))
+			return false;
+	return n > 0 && s[0] != '.';
+}
+
+/* "host", or a service's name. */
+static bool certificate_is_sound(const struct state_certificate *c)
+{
+	struct service_name unused;
+
+	return (strcmp(c->name, "host") == 0 || service_name_parse(&unused, c->name, NULL) == 0) && is_key_name(c->key) && is_pem(c->pem);
+}
+
+static bool services_are_sound(const char *services)
+{
+	char text[STATE_SERVICES_SIZE], *save = NULL;
+	struct service_pattern unused;
+
+	if (!str_copy(text, sizeof(text), services))
+		return false;
+	for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		if (service_pattern_parse(&unused, word, NULL) < 0)
+			return false;
+	return sql_is_plain_text(services, STATE_SERVICES_SIZE);
+}
+
+static bool is_hex(const char *s, size_t min, size_t max)
+{
+	size_t n = strspn(s, "0123456789abcdef");
+
+	return !s[n] && n >= min && n <= max;
+}
+
+static bool token_is_sound(const struct state_token *t)
+{
+	return is_hex(t->hash, 64, 64) && label_is_valid(t->host) && services_are_sound(t->services);
+}
+
+static bool issued_is_sound(const struct state_issued *i)
+{
+	return is_hex(i->serial, 2, 40) && sql_is_plain_text(i->spiffe_id, sizeof(i->spiffe_id)) && label_is_valid(i->host);
+}
+
+bool state_revoked_is_sound(const char *entry)
+{
+	size_t n = strlen(entry);
+
+	if (strncmp(entry, "serial:", 7) == 0)
+		return is_hex(entry + 7, 2, 40);
+	if (strncmp(entry, "id:spiffe://", 12) != 0 || n >= STATE_REVOKED_SIZE)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (entry[i] <= ' ' || entry[i] > '~')
+			return false;
+	return true;
+}
+
+/* ------------------------------------------------------------------ statements */
+
+static int delete_by(struct state_db *db, int which, const char *text)
+{
+	int rc = SQLITE_OK;
+
+	sql_bind_text(db->ca_stmts[which], &rc, 1, text);
+	return sql_run(db->ca_stmts[which], rc);
+}
+
+static int forget_before(struct state_db *db, int which, int64_t before)
+{
+	int rc = SQLITE_OK;
+
+	sql_bind_number(db->ca_stmts[which], &rc, 1, before);
+	return sql_run(db->ca_stmts[which], rc);
+}
+
+static int run_plain(sqlite3 *sql, const char *text)
+{
+	return sql_error(sqlite3_exec(sql, text, NULL, NULL, NULL));
+}
+
+int state_begin(struct state_db *db)
+{
+	return run_plain(db->sql, "BEGIN IMMEDIATE");
+}
+
+int state_end(struct state_db *db, int error)
+{
+	int r = error ? error : run_plain(db->sql, "COMMIT");
+
+	if (r < 0 && !sqlite3_get_autocommit(db->sql))
+		(void)run_plain(db->sql, "ROLLBACK"); /* the failure before it is what counts */
+	return r;
+}
+
+/* Who gets the rows of a table: one of the functions. */
+struct sink {
+	int (*membership)(void *arg, const struct state_membership *m);
+	int (*certificate)(void *arg, const struct state_certificate *c);
+	int (*grant)(void *arg, const struct state_grant *g);
+	int (*token)(void *arg, const struct state_token *t);
+	int (*issued)(void *arg, const struct state_issued *i);
+	int (*revoked)(void *arg, const struct state_revoked *e);
+	void *arg;
+};
+
+/*
+ * each() - hand every row of a statement to @read, which checks it and hands it on. Return: 0, the first non-zero of @read, or a
+ * database error.
+ */
+static int each(struct state_db *db, int which, int64_t limit, int (*read)(sqlite3_stmt *s, const struct sink *to), const struct sink *to)
+{
+	sqlite3_stmt *s = db->ca_stmts[which];
+	int rc = SQLITE_OK, r = 0, failed;
+	int64_t n = 0;
+
+	while (r == 0 && (rc = sqlite3_step(s)) == SQLITE_ROW)
+		r = n++ < limit ? read(s, to) : -EBADMSG;
+	failed = sql_finish(s, rc);
+	return r ? r : failed;
+}
+
+/* ------------------------------------------------------------------ membership */
+
+int state_put_membership(struct state_db *db, const struct state_membership *m)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_PUT_MEMBERSHIP];
+	int rc = SQLITE_OK;
+
+	if (!membership_is_sound(m))
+		return -EINVAL;
+	sql_bind_number(s, &rc, 1, m->is_authority);
+	sql_bind_text(s, &rc, 2, m->trust_domain);
+	sql_bind_text(s, &rc, 3, m->host);
+	sql_bind_text(s, &rc, 4, m->authority);
+	sql_bind_text(s, &rc, 5, m->address);
+	sql_bind_number(s, &rc, 6, m->revoked_version);
+	sql_bind_text(s, &rc, 7, m->roots);
+	return sql_run(s, rc);
+}
+
+static int membership_from_row(sqlite3_stmt *s, const struct sink *to)
+{
+	AUTO_FREE(char) roots = malloc(LIMIT_CHAIN_SIZE);
+	struct state_membership m = { .roots = roots };
+	int64_t is_authority;
+
+	if (!roots)
+		return -ENOMEM;
+	if (!sql_column_number(s, 0, 0, 1, &is_authority) || !sql_column_text(s, 1, m.trust_domain, sizeof(m.trust_domain)) ||
+	    !sql_column_text(s, 2, m.host, sizeof(m.host)) || !sql_column_text(s, 3, m.authority, sizeof(m.authority)) ||
+	    !sql_column_text(s, 4, m.address, sizeof(m.address)) || !sql_column_number(s, 5, 0, INT64_MAX, &m.revoked_version) ||
+	    !sql_column_text(s, 6, roots, LIMIT_CHAIN_SIZE) || !membership_is_sound(&m))
+		return -EBADMSG;
+	m.is_authority = is_authority != 0;
+	return to->membership ? to->membership(to->arg, &m) : 0;
+}
+
+int state_each_membership(struct state_db *db, int (*fn)(void *arg, const struct state_membership *m), void *arg)
+{
+	return each(db, STMT_EACH_MEMBERSHIP, 1, membership_from_row, &(struct sink){ .membership = fn, .arg = arg });
+}
+
+/* ------------------------------------------------------------------ this host's certificates */
+
+int state_put_certificate(struct state_db *db, const struct state_certificate *c)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_PUT_CERTIFICATE];
+	int rc = SQLITE_OK;
+
+	if (!certificate_is_sound(c))
+		return -EINVAL;
+	sql_bind_text(s, &rc, 1, c->name);
+	sql_bind_text(s, &rc, 2, c->key);
+	sql_bind_number(s, &rc, 3, c->issued_unix_s);
+	sql_bind_text(s, &rc, 4, c->pem);
+	return sql_run(s, rc);
+}
+
+int state_delete_certificate(struct state_db *db, const char *name)
+{
+	return delete_by(db, STMT_DELETE_CERTIFICATE, name);
+}
+
+static int certificate_from_row(sqlite3_stmt *s, const struct sink *to)
+{
+	AUTO_FREE(char) pem = malloc(LIMIT_CHAIN_SIZE);
+	struct state_certificate c = { .pem = pem };
+
+	if (!pem)
+		return -ENOMEM;
+	if (!sql_column_text(s, 0, c.name, sizeof(c.name)) || !sql_column_text(s, 1, c.key, sizeof(c.key)) ||
+	    !sql_column_number(s, 2, 0, INT64_MAX, &c.issued_unix_s) || !sql_column_text(s, 3, pem, LIMIT_CHAIN_SIZE) ||
+	    !certificate_is_sound(&c))
+		return -EBADMSG;
+	return to->certificate ? to->certificate(to->arg, &c) : 0;
+}
+
+int state_each_certificate(struct state_db *db, int (*fn)(void *arg, const struct state_certificate *c), void *arg)
+{
+	return each(db, STMT_EACH_CERTIFICATE, 2 * LIMIT_SERVICES, certificate_from_row, &(struct sink){ .certificate = fn, .arg = arg });
+}
+
+/* ------------------------------------------------------------------ grants */
+
+int state_put_grant(struct state_db *db, const struct state_grant *g)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_PUT_GRANT];
+	char text[LIMIT_SERVICE_SIZE];
+	int rc = SQLITE_OK, r;
+
+	if (!label_is_valid(g->host))
+		return -EINVAL;
+	r = sql_has_room(db->ca_stmts[STMT_COUNT_GRANTS], SQLITE_OK, LIMIT_CA_GRANTS);
+	if (r < 0)
+		return r;
+	sql_bind_text(s, &rc, 1, g->host);
+	sql_bind_text(s, &rc, 2, service_pattern_format(text, &g->pattern));
+	sql_bind_number(s, &rc, 3, g->allow);
+	return sql_run(s, rc);
+}
+
+int state_delete_grant(struct state_db *db, const char *host, const struct service_pattern *pattern)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_DELETE_GRANT];
+	char text[LIMIT_SERVICE_SIZE];
+	int rc = SQLITE_OK;
+
+	sql_bind_text(s, &rc, 1, host);
+	sql_bind_text(s, &rc, 2, service_pattern_format(text, pattern));
+	return sql_run(s, rc);
+}
+
+static int grant_from_row(sqlite3_stmt *s, const struct sink *to)
+{
+	struct state_grant g = {};
+	int64_t allow;
+
+	if (!sql_column_text(s, 0, g.host, sizeof(g.host)) || !label_is_valid(g.host) || !sql_column_pattern(s, 1, &g.pattern) ||
+	    !sql_column_number(s, 2, 0, 1, &allow))
+		return -EBADMSG;
+	g.allow = allow != 0;
+	return to->grant ? to->grant(to->arg, &g) : 0;
+}
+
+int state_each_grant(struct state_db *db, int (*fn)(void *arg, const struct state_grant *g), void *arg)
+{
+	return each(db, STMT_EACH_GRANT, LIMIT_CA_GRANTS, grant_from_row, &(struct sink){ .grant = fn, .arg = arg });
+}
+
+/* ------------------------------------------------------------------ tokens */
+
+int state_put_token(struct state_db *db, const struct state_token *t)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_PUT_TOKEN];
+	int rc = SQLITE_OK, r;
+
+	if (!token_is_sound(t))
+		return -EINVAL;
+	r = sql_has_room(db->ca_stmts[STMT_COUNT_TOKENS], SQLITE_OK, LIMIT_CA_TOKENS);
+	if (r < 0)
+		return r;
+	sql_bind_text(s, &rc, 1, t->hash);
+	sql_bind_text(s, &rc, 2, t->host);
+	sql_bind_text(s, &rc, 3, t->services);
+	sql_bind_number(s, &rc, 4, t->made_unix_s);
+	sql_bind_number(s, &rc, 5, t->expires_unix_s);
+	sql_bind_number(s, &rc, 6, t->used_unix_s);
+	return sql_run(s, rc);
+}
+
+int state_use_token(struct state_db *db, const char *hash, int64_t now)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_USE_TOKEN];
+	int rc = SQLITE_OK;
+
+	sql_bind_text(s, &rc, 1, hash);
+	sql_bind_number(s, &rc, 2, now);
+	return sql_run(s, rc);
+}
+
+int state_forget_tokens(struct state_db *db, int64_t before)
+{
+	return forget_before(db, STMT_FORGET_TOKENS, before);
+}
+
+static int token_from_row(sqlite3_stmt *s, const struct sink *to)
+{
+	struct state_token t = {};
+
+	if (!sql_column_text(s, 0, t.hash, sizeof(t.hash)) || !sql_column_text(s, 1, t.host, sizeof(t.host)) ||
+	    !sql_column_text(s, 2, t.services, sizeof(t.services)) || !sql_column_number(s, 3, 0, INT64_MAX, &t.made_unix_s) ||
+	    !sql_column_number(s, 4, 0, INT64_MAX, &t.expires_unix_s) || !sql_column_number(s, 5, 0, INT64_MAX, &t.used_unix_s) ||
+	    !token_is_sound(&t))
+		return -EBADMSG;
+	return to->token ? to->token(to->arg, &t) : 0;
+}
+
+int state_each_token(struct state_db *db, int (*fn)(void *arg, const struct state_token *t), void *arg)
+{
+	return each(db, STMT_EACH_TOKEN, LIMIT_CA_TOKENS, token_from_row, &(struct sink){ .token = fn, .arg = arg });
+}
+
+/* ------------------------------------------------------------------ what was issued */
+
+int state_put_issued(struct state_db *db, const struct state_issued *i)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_PUT_ISSUED];
+	int rc = SQLITE_OK, r;
+
+	if (!issued_is_sound(i))
+		return -EINVAL;
+	r = sql_has_room(db->ca_stmts[STMT_COUNT_ISSUED], SQLITE_OK, LIMIT_CA_ISSUED);
+	if (r < 0)
+		return r;
+	sql_bind_text(s, &rc, 1, i->serial);
+	sql_bind_text(s, &rc, 2, i->spiffe_id);
+	sql_bind_text(s, &rc, 3, i->host);
+	sql_bind_number(s, &rc, 4, i->issued_unix_s);
+	sql_bind_number(s, &rc, 5, i->not_after);
+	return sql_run(s, rc);
+}
+
+int state_forget_issued(struct state_db *db, int64_t before)
+{
+	return forget_before(db, STMT_FORGET_ISSUED, before);
+}
+
+static int issued_from_row(sqlite3_stmt *s, const struct sink *to)
+{
+	struct state_issued i = {};
+
+	if (!sql_column_text(s, 0, i.serial, sizeof(i.serial)) || !sql_column_text(s, 1, i.spiffe_id, sizeof(i.spiffe_id)) ||
+	    !sql_column_text(s, 2, i.host, sizeof(i.host)) || !sql_column_number(s, 3, 0, INT64_MAX, &i.issued_unix_s) ||
+	    !sql_column_number(s, 4, 0, INT64_MAX, &i.not_after) || !issued_is_sound(&i))
+		return -EBADMSG;
+	return to->issued ? to->issued(to->arg, &i) : 0;
+}
+
+int state_each_issued(struct state_db *db, int (*fn)(void *arg, const struct state_issued *i), void *arg)
+{
+	return each(db, STMT_EACH_ISSUED, LIMIT_CA_ISSUED, issued_from_row, &(struct sink){ .issued = fn, .arg = arg });
+}
+
+/* ------------------------------------------------------------------ what is revoked */
+
+int state_put_revoked(struct state_db *db, const struct state_revoked *e)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_PUT_REVOKED];
+	int rc = SQLITE_OK, r;
+
+	if (!state_revoked_is_sound(e->entry))
+		return -EINVAL;
+	r = sql_has_room(db->ca_stmts[STMT_COUNT_REVOKED], SQLITE_OK, LIMIT_REVOKED);
+	if (r < 0)
+		return r;
+	sql_bind_text(s, &rc, 1, e->entry);
+	sql_bind_number(s, &rc, 2, e->since_unix_s);
+	sql_bind_number(s, &rc, 3, e->until_unix_s);
+	return sql_run(s, rc);
+}
+
+int state_delete_revoked(struct state_db *db, const char *entry)
+{
+	return delete_by(db, STMT_DELETE_REVOKED, entry);
+}
+
+int state_forget_revoked(struct state_db *db, int64_t before)
+{
+	return forget_before(db, STMT_FORGET_REVOKED, before);
+}
+
+int state_clear_revoked(struct state_db *db)
+{
+	return sql_run(db->ca_stmts[STMT_CLEAR_REVOKED], SQLITE_OK);
+}
+
+static int revoked_from_row(sqlite3_stmt *s, const struct sink *to)
+{
+	struct state_revoked e = {};
+
+	if (!sql_column_text(s, 0, e.entry, sizeof(e.entry)) || !state_revoked_is_sound(e.entry) ||
+	    !sql_column_number(s, 1, 0, INT64_MAX, &e.since_unix_s) || !sql_column_number(s, 2, 0, INT64_MAX, &e.until_unix_s))
+		return -EBADMSG;
+	return to->revoked ? to->revoked(to->arg, &e) : 0;
+}
+
+int state_each_revoked(struct state_db *db, int (*fn)(void *arg, const struct state_revoked *e), void *arg)
+{
+	return each(db, STMT_EACH_REVOKED, LIMIT_REVOKED, revoked_from_row, &(struct sink){ .revoked = fn, .arg = arg });
+}
+
+/* ------------------------------------------------------------------ start */
+
+int state_ca_start(struct state_db *db)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < STMT_N && r == 0; i++)
+		r = sql_error(sqlite3_prepare_v3(db->sql, g_statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->ca_stmts[i], NULL));
+	if (r == 0)
+		r = state_each_membership(db, NULL, NULL);
+	if (r == 0)
+		r = state_each_certificate(db, NULL, NULL);
+	if (r == 0)
+		r = state_each_grant(db, NULL, NULL);
+	if (r == 0)
+		r = state_each_token(db, NULL, NULL);
+	if (r == 0)
+		r = state_each_issued(db, NULL, NULL);
+	return r == 0 ? state_each_revoked(db, NULL, NULL) : r;
+}

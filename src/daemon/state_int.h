@@ -1,0 +1,58 @@
+/* What the two halves of the state database share: state.c (the file, intentions, enrolments), state_ca.c (certificates). */
+#ifndef DAEMON_STATE_INT_H
+#define DAEMON_STATE_INT_H
+
+#include "daemon/state.h"
+
+#include <sqlite3.h>
+
+enum {
+	STATE_STMTS_MAX = 32,
+	STATE_BOOT_ID_SIZE = 64, /* a UUID has 36 characters */
+	STATE_CA_TABLES = 6,
+};
+
+/* What the file's version 2 adds to version 1; check_schema() compares each statement with the file's own, word for word. */
+#define STATE_CA_SCHEMA \
+	"CREATE TABLE membership(" \
+	"id INTEGER NOT NULL PRIMARY KEY, is_authority INTEGER NOT NULL, trust_domain TEXT NOT NULL, host TEXT NOT NULL, " \
+	"authority TEXT NOT NULL, address TEXT NOT NULL, revoked_version INTEGER NOT NULL, roots TEXT NOT NULL) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE certificate(" \
+	"name TEXT NOT NULL PRIMARY KEY, key TEXT NOT NULL, issued_unix_s INTEGER NOT NULL, pem TEXT NOT NULL) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE ca_grant(" \
+	"host TEXT NOT NULL, pattern TEXT NOT NULL, allow INTEGER NOT NULL, PRIMARY KEY(host, pattern)) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE ca_token(" \
+	"hash TEXT NOT NULL PRIMARY KEY, host TEXT NOT NULL, services TEXT NOT NULL, made_unix_s INTEGER NOT NULL, " \
+	"expires_unix_s INTEGER NOT NULL, used_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE ca_issued(" \
+	"serial TEXT NOT NULL PRIMARY KEY, spiffe_id TEXT NOT NULL, host TEXT NOT NULL, issued_unix_s INTEGER NOT NULL, " \
+	"not_after INTEGER NOT NULL) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE revoked(" \
+	"entry TEXT NOT NULL PRIMARY KEY, since_unix_s INTEGER NOT NULL, until_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+
+struct state_db {
+	sqlite3 *sql;
+	sqlite3_stmt *stmts[STATE_STMTS_MAX];	 /* state.c's */
+	sqlite3_stmt *ca_stmts[STATE_STMTS_MAX]; /* state_ca.c's */
+	char boot_id[STATE_BOOT_ID_SIZE];
+};
+
+/* state_ca_start() - prepare state_ca.c's statements and read every row once. Return: 0 or negative errno. */
+MUST_CHECK int state_ca_start(struct state_db *db);
+
+/* Statements: state.c says more. sql_bind_*() keep the first failure in @rc, sql_run() and sql_finish() tell it. */
+int sql_error(int rc);
+void sql_bind_text(sqlite3_stmt *s, int *rc, int at, const char *text);
+void sql_bind_number(sqlite3_stmt *s, int *rc, int at, int64_t v);
+MUST_CHECK int sql_run(sqlite3_stmt *s, int rc);
+MUST_CHECK int sql_finish(sqlite3_stmt *s, int rc);
+/* sql_has_room() - execute a bound count statement. Return: 0; -ENOSPC if @limit or more rows are there. */
+MUST_CHECK int sql_has_room(sqlite3_stmt *s, int rc, int64_t limit);
+bool sql_column_text(sqlite3_stmt *s, int column, char *dst, size_t size);
+bool sql_column_number(sqlite3_stmt *s, int column, int64_t min, int64_t max, int64_t *ret);
+/* A pattern has one spelling, so that a row can be found again by it. */
+bool sql_column_pattern(sqlite3_stmt *s, int column, struct service_pattern *ret);
+/* No control characters, and it ends. */
+bool sql_is_plain_text(const char *s, size_t size);
+
+#endif
