@@ -1,0 +1,587 @@
+/*
+ * Theory of operation: who is trusted, with what we prove ourselves, and the table of docs/design/link.md ("What a certificate has to pass").
+ *
+ * OpenSSL verifies chains and signatures; which fault counts, and in which order, is decided here. Its verification is let run to the
+ * end (collect_fault() always says "go on") and only notes what it found; verify_faults() then names the first row that failed.
+ * A chain of which OpenSSL says nothing but "expired" is one of ours that has expired; one that has anything else against it is not.
+ *
+ * Rows from bad-identity on look at the leaf alone (tls_judge_peer()). They are asked again after a resumed handshake, in which no
+ * chain comes and OpenSSL calls nobody, with the leaf of the first handshake; so is the time. What a ticket was made under is dropped with
+ * the contexts: new roots or a new certificate of this host mean new ticket keys.
+ *
+ * On a handshake's way before this: tls_conn.c, tls_handshake(). After it: session.c.
+ */
+#include "link/tls_int.h"
+
+#include "link/frame.h"
+#include "link/gcm.h"
+
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+
+enum {
+	FAULT_UNTRUSTED = 1 << 0,
+	FAULT_EXPIRED = 1 << 1,
+	FAULT_NOT_YET = 1 << 2,
+	FAULT_PURPOSE = 1 << 3,
+	/* Leaf, two intermediates, root. */
+	CHAIN_DEPTH = 4,
+};
+
+const char *const tls_alpn[TLS_USE_N] = {
+	[TLS_LINK] = "sealane-link/1",
+	[TLS_CA] = "sealane-ca/1",
+	[TLS_JOIN] = "sealane-join/1",
+};
+
+int tls_refuse(struct tls_conn *c, enum session_reason reason, const char *why)
+{
+	if (c->reason == SESSION_OK) {
+		c->reason = reason;
+		snprintf(c->why, sizeof(c->why), "%s", why);
+	}
+	return -EPROTO;
+}
+
+/* What is revoked. */
+
+static bool is_revoked(const struct tls *t, const char *kind, const char *value)
+{
+	char key[LIMIT_SPIFFE_ID_SIZE + 16];
+	struct tls_revoked *r = NULL;
+
+	snprintf(key, sizeof(key), "%s:%s", kind, value);
+	HASH_FIND_STR(t->revoked, key, r);
+	return r != NULL;
+}
+
+static void revoked_free(struct tls_revoked **list)
+{
+	struct tls_revoked *r, *next;
+
+	HASH_ITER(hh, *list, r, next)
+	{
+		HASH_DEL(*list, r);
+		free(r);
+	}
+}
+
+static int revoked_add(struct tls_revoked **list, const char *line, size_t n)
+{
+	struct tls_revoked *r = malloc(sizeof(*r) + n + 1), *old = NULL;
+
+	if (!r)
+		return -ENOMEM;
+	memcpy(r->what, line, n);
+	r->what[n] = '\0';
+	HASH_FIND_STR(*list, r->what, old);
+	if (old)
+		free(r);
+	else
+		HASH_ADD_KEYPTR(hh, *list, r->what, n, r);
+	return 0;
+}
+
+int tls_set_revoked(struct tls *t, const char *text, size_t size)
+{
+	struct tls_revoked *list = NULL;
+	int r = 0;
+
+	for (size_t at = 0; r == 0 && at < size;) {
+		const char *end = memchr(text + at, '\n', size - at);
+		size_t n = end ? (size_t)(end - text) - at : size - at;
+
+		if (n > 0 && !memchr(text + at, '\0', n))
+			r = revoked_add(&list, text + at, n);
+		at += n + 1;
+	}
+	revoked_free(r == 0 ? &t->revoked : &list);
+	if (r == 0)
+		t->revoked = list;
+	return r;
+}
+
+enum session_reason tls_judge(const struct tls *t, const struct pki_identity *who, char *why, size_t size)
+{
+	int64_t now = time(NULL);
+
+	if (now > who->not_after) {
+		snprintf(why, size, "the certificate of %s has expired", who->spiffe_id);
+		return SESSION_EXPIRED;
+	}
+	if (now < who->not_before) {
+		snprintf(why, size, "the certificate of %s is not valid yet: compare the clocks", who->spiffe_id);
+		return SESSION_NOT_YET_VALID;
+	}
+	if (is_revoked(t, "serial", who->serial) || is_revoked(t, "id", who->spiffe_id)) {
+		snprintf(why, size, "%s, serial %s, is on the list of what is revoked", who->spiffe_id, who->serial);
+		return SESSION_REVOKED;
+	}
+	return SESSION_OK;
+}
+
+/* Whose certificate. */
+
+/* The trust domain that a root speaks for; a host that joins learns it there. */
+static bool root_domain(const struct tls_conn *c, char ret[LIMIT_TRUST_DOMAIN_SIZE])
+{
+	STACK_OF(X509) *chain = SSL_get0_verified_chain(c->ssl);
+	X509 *root = sk_X509_num(chain) > 0 ? sk_X509_value(chain, sk_X509_num(chain) - 1) : NULL;
+	GENERAL_NAMES *names = root ? X509_get_ext_d2i(root, NID_subject_alt_name, NULL, NULL) : NULL;
+	static const char scheme[] = "spiffe://";
+	bool found = false;
+
+	for (int i = 0; !found && i < sk_GENERAL_NAME_num(names); i++) {
+		const GENERAL_NAME *n = sk_GENERAL_NAME_value(names, i);
+		const char *uri = n->type == GEN_URI ? (const char *)ASN1_STRING_get0_data(n->d.ia5) : NULL;
+		size_t size = uri ? (size_t)ASN1_STRING_length(n->d.ia5) : 0;
+
+		if (size < sizeof(scheme) || size - (sizeof(scheme) - 1) >= LIMIT_TRUST_DOMAIN_SIZE || memcmp(uri, scheme, sizeof(scheme) - 1) != 0)
+			continue;
+		memcpy(ret, uri + sizeof(scheme) - 1, size - (sizeof(scheme) - 1));
+		ret[size - (sizeof(scheme) - 1)] = '\0';
+		found = trust_domain_is_valid(ret);
+	}
+	GENERAL_NAMES_free(names);
+	return found;
+}
+
+int tls_judge_peer(struct tls_conn *c, X509 *leaf)
+{
+	char domain[LIMIT_TRUST_DOMAIN_SIZE], why[200];
+	enum session_reason reason;
+
+	snprintf(domain, sizeof(domain), "%s", c->tls->trust_domain);
+	if (c->is_client && c->use == TLS_JOIN && !root_domain(c, domain))
+		return tls_refuse(c, SESSION_BAD_IDENTITY, "the authority's root names no trust domain");
+	if ((c->faults & FAULT_PURPOSE) || pki_identity(&c->peer, leaf, domain, why, sizeof(why)) < 0)
+		return tls_refuse(c, SESSION_BAD_IDENTITY, c->faults & FAULT_PURPOSE ? "the certificate is not one for TLS" : why);
+	if (c->peer.kind != PKI_HOST && (c->is_client || c->use == TLS_CA))
+		return tls_refuse(c, SESSION_BAD_IDENTITY, "a service's certificate where a host's is due");
+	if (c->is_client && strcmp(c->peer.host, c->host) != 0) {
+		snprintf(why, sizeof(why), "host %s answered where host %s was dialled", c->peer.host, c->host);
+		return tls_refuse(c, SESSION_WRONG_HOST, why);
+	}
+	reason = tls_judge(c->tls, &c->peer, why, sizeof(why));
+	return reason == SESSION_OK ? 0 : tls_refuse(c, reason, why);
+}
+
+/* Chains. */
+
+static unsigned fault_of(int error)
+{
+	switch (error) {
+	case X509_V_OK:
+		return 0;
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		return FAULT_EXPIRED;
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+		return FAULT_NOT_YET;
+	case X509_V_ERR_INVALID_PURPOSE:
+		return FAULT_PURPOSE;
+	default:
+		return FAULT_UNTRUSTED;
+	}
+}
+
+static int collect_fault(int ok, X509_STORE_CTX *ctx)
+{
+	unsigned *faults = X509_STORE_CTX_get_app_data(ctx);
+
+	if (!ok)
+		*faults |= fault_of(X509_STORE_CTX_get_error(ctx));
+	return 1;
+}
+
+/* The first row that failed, of those that the chain as a whole has to pass. */
+static int verify_faults(struct tls_conn *c)
+{
+	if (c->faults & FAULT_UNTRUSTED)
+		return tls_refuse(c, SESSION_UNTRUSTED, "the certificate's chain ends at none of our roots");
+	if (c->faults & FAULT_EXPIRED)
+		return tls_refuse(c, SESSION_EXPIRED, "a certificate of the chain has expired");
+	if (c->faults & FAULT_NOT_YET)
+		return tls_refuse(c, SESSION_NOT_YET_VALID, "a certificate of the chain is not valid yet: compare the clocks");
+	return 0;
+}
+
+static bool is_root(const struct tls_conn *c, X509 *x)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	unsigned n = 0;
+
+	return X509_digest(x, EVP_sha256(), digest, &n) == 1 && n == sizeof(c->root) && CRYPTO_memcmp(digest, c->root, n) == 0;
+}
+
+/* Who joins has no roots, but knows what the one has to look like. */
+static STACK_OF(X509) *join_roots(const struct tls_conn *c, X509_STORE_CTX *ctx)
+{
+	STACK_OF(X509) *sent = X509_STORE_CTX_get0_untrusted(ctx), *roots = sk_X509_new_null();
+
+	for (int i = 0; roots && i < sk_X509_num(sent); i++)
+		if (is_root(c, sk_X509_value(sent, i)))
+			sk_X509_push(roots, sk_X509_value(sent, i));
+	return roots;
+}
+
+static void run_verification(struct tls_conn *c, X509_STORE_CTX *ctx)
+{
+	unsigned faults = 0;
+
+	X509_STORE_CTX_set_app_data(ctx, &faults);
+	X509_STORE_CTX_set_verify_cb(ctx, collect_fault);
+	if (X509_verify_cert(ctx) <= 0 && faults == 0)
+		faults = FAULT_UNTRUSTED; /* it did not come so far as to say what was wrong */
+	c->faults |= faults;
+}
+
+static int alert_of(enum session_reason reason)
+{
+	switch (reason) {
+	case SESSION_UNTRUSTED:
+		return X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY; /* unknown_ca */
+	case SESSION_EXPIRED:
+	case SESSION_NOT_YET_VALID:
+		return X509_V_ERR_CERT_HAS_EXPIRED;
+	case SESSION_REVOKED:
+		return X509_V_ERR_CERT_REVOKED;
+	default:
+		return X509_V_ERR_CERT_REJECTED; /* bad_certificate */
+	}
+}
+
+int tls_verify_chain(X509_STORE_CTX *ctx, void *arg)
+{
+	const SSL *ssl = X509_STORE_CTX_get_ex_data(ctx, SSL_get_ex_data_X509_STORE_CTX_idx());
+	struct tls_conn *c = tls_conn_of(ssl);
+	STACK_OF(X509) *roots = NULL;
+	bool joins = c->is_client && c->use == TLS_JOIN;
+
+	if (joins) {
+		roots = join_roots(c, ctx);
+		X509_STORE_CTX_set0_trusted_stack(ctx, roots);
+	}
+	run_verification(c, ctx);
+	sk_X509_free(roots);
+	/* The rest of the table waits for the end of the handshake where the chain's root says what the trust domain is. */
+	if (verify_faults(c) < 0 || (!joins && tls_judge_peer(c, X509_STORE_CTX_get0_cert(ctx)) < 0)) {
+		X509_STORE_CTX_set_error(ctx, alert_of(c->reason));
+		return 0;
+	}
+	X509_STORE_CTX_set_error(ctx, X509_V_OK);
+	return 1;
+}
+
+int tls_verify_proof(struct tls_conn *c, X509 *leaf, STACK_OF(X509) *chain)
+{
+	X509_STORE_CTX *ctx = X509_STORE_CTX_new_ex(c->tls->lib, NULL);
+
+	c->faults = 0;
+	if (!ctx || X509_STORE_CTX_init(ctx, c->tls->store, leaf, chain) != 1) {
+		X509_STORE_CTX_free(ctx);
+		return tls_refuse(c, SESSION_PROTOCOL, "out of memory");
+	}
+	X509_STORE_CTX_set_default(ctx, "ssl_server");
+	run_verification(c, ctx);
+	X509_STORE_CTX_free(ctx);
+	return verify_faults(c);
+}
+
+/* Contexts. */
+
+static int select_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_size, const unsigned char *in, unsigned in_size, void *arg)
+{
+	struct tls_conn *c = tls_conn_of(ssl);
+
+	for (unsigned at = 0; at < in_size && in[at] < in_size - at; at += 1u + in[at])
+		for (unsigned use = 0; use < TLS_USE_N; use++) {
+			if (strlen(tls_alpn[use]) != in[at] || memcmp(tls_alpn[use], in + at + 1, in[at]) != 0)
+				continue;
+			*ret = in + at + 1;
+			*ret_size = in[at];
+			c->use = use;
+			if (use != TLS_JOIN)
+				return SSL_TLSEXT_ERR_OK;
+			/* Who joins has no certificate to show, and no root to check ours: it gets the roots in the chain. */
+			SSL_set_verify(ssl, SSL_VERIFY_NONE, NULL);
+			for (int i = 0; i < sk_X509_num(c->tls->roots); i++)
+				SSL_add1_chain_cert(ssl, sk_X509_value(c->tls->roots, i));
+			return SSL_TLSEXT_ERR_OK;
+		}
+	return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static int keep_ticket(SSL *ssl, SSL_SESSION *session)
+{
+	struct tls_conn *c = tls_conn_of(ssl);
+
+	SSL_SESSION_free(c->ticket);
+	c->ticket = session;
+	return 1; /* ours from now on */
+}
+
+static int context_set(const struct tls *t, SSL_CTX *ctx, bool is_client)
+{
+	static const uint8_t id[] = "sealane";
+	int ok = SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) && SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION);
+
+	ok = ok && SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384");
+	ok = ok && SSL_CTX_set1_groups_list(ctx, "X25519:P-256") && SSL_CTX_set1_sigalgs_list(ctx, "ECDSA+SHA256");
+	ok = ok && SSL_CTX_set_num_tickets(ctx, 1) && SSL_CTX_set_session_id_context(ctx, id, sizeof(id) - 1);
+	if (!ok)
+		return -ENOMEM;
+	if (t->store)
+		SSL_CTX_set1_cert_store(ctx, t->store);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+	SSL_CTX_set_mode(ctx, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (is_client ? 0 : SSL_VERIFY_FAIL_IF_NO_PEER_CERT), NULL);
+	SSL_CTX_set_verify_depth(ctx, CHAIN_DEPTH);
+	SSL_CTX_set_max_cert_list(ctx, LIMIT_CHAIN_SIZE);
+	SSL_CTX_set_cert_verify_callback(ctx, tls_verify_chain, NULL);
+	SSL_CTX_set_session_cache_mode(ctx, is_client ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL : SSL_SESS_CACHE_OFF);
+	if (is_client)
+		SSL_CTX_sess_set_new_cb(ctx, keep_ticket);
+	else
+		SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
+	return 0;
+}
+
+SSL_CTX *tls_context(const struct tls *t, bool is_client)
+{
+	SSL_CTX *ctx = SSL_CTX_new_ex(t->lib, "?provider=sealane", is_client ? TLS_client_method() : TLS_server_method());
+
+	if (ctx && context_set(t, ctx, is_client) < 0) {
+		SSL_CTX_free(ctx);
+		ctx = NULL;
+	}
+	ERR_clear_error();
+	return ctx;
+}
+
+/* Return: 0: *ret is a context that shows @host's certificate, or NULL if there is none. */
+static int server_context(const struct tls *t, const struct tls_credential *host, SSL_CTX **ret)
+{
+	SSL_CTX *ctx = host ? tls_context(t, false) : NULL;
+
+	*ret = NULL;
+	if (!host)
+		return 0;
+	if (!ctx || SSL_CTX_use_certificate(ctx, host->leaf) != 1 || SSL_CTX_use_PrivateKey(ctx, host->key) != 1 ||
+	    SSL_CTX_set1_chain(ctx, host->chain) != 1) {
+		SSL_CTX_free(ctx);
+		ERR_clear_error();
+		return -ENOMEM;
+	}
+	*ret = ctx;
+	return 0;
+}
+
+static int make_store(STACK_OF(X509) *roots, X509_STORE **ret)
+{
+	X509_STORE *store = X509_STORE_new();
+
+	for (int i = 0; store && i < sk_X509_num(roots); i++)
+		if (X509_STORE_add_cert(store, sk_X509_value(roots, i)) != 1) {
+			X509_STORE_free(store);
+			store = NULL;
+		}
+	*ret = store;
+	return store ? 0 : -ENOMEM;
+}
+
+static void roots_free(STACK_OF(X509) *roots)
+{
+	sk_X509_pop_free(roots, X509_free);
+}
+
+/* Put @with into @t, and what was there into @with. */
+static void swap_trust(struct tls *t, struct tls *with)
+{
+	struct tls old = *t;
+
+	t->roots = with->roots;
+	t->store = with->store;
+	t->client = with->client;
+	t->server = with->server;
+	memcpy(t->trust_domain, with->trust_domain, sizeof(t->trust_domain));
+	memcpy(t->host, with->host, sizeof(t->host));
+	*with = old;
+}
+
+static void free_trust(struct tls *t)
+{
+	SSL_CTX_free(t->client);
+	SSL_CTX_free(t->server);
+	X509_STORE_free(t->store);
+	roots_free(t->roots);
+}
+
+int tls_set_trust(struct tls *t, const char *pem, size_t size, const char *trust_domain, const char *host)
+{
+	struct tls new = *t;
+	int r = 0;
+
+	new.roots = NULL;
+	new.store = NULL;
+	new.client = new.server = NULL;
+	if (!str_copy(new.trust_domain, sizeof(new.trust_domain), trust_domain) || !str_copy(new.host, sizeof(new.host), host))
+		return -EBADMSG;
+	if (size > 0)
+		r = pki_from_pem(&new.roots, pem, size);
+	if (r == 0)
+		r = make_store(new.roots, &new.store);
+	if (r == 0 && !(new.client = tls_context(&new, true)))
+		r = -ENOMEM;
+	if (r == 0)
+		r = server_context(&new, tls_credential(t, 0), &new.server);
+	if (r == 0)
+		swap_trust(t, &new);
+	free_trust(&new);
+	return r;
+}
+
+/* Credentials. */
+
+static void credential_free(struct tls_credential *c)
+{
+	if (!c)
+		return;
+	X509_free(c->leaf);
+	sk_X509_pop_free(c->chain, X509_free);
+	EVP_PKEY_free(c->key);
+	free(c);
+}
+
+static int credential_make(const struct tls *t, uint32_t kid, const char *pem, size_t size, struct tls_credential **ret)
+{
+	struct tls_credential *c = calloc(1, sizeof(*c));
+	char why[200];
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	c->kid = kid;
+	r = pki_from_pem(&c->chain, pem, size);
+	if (r == 0) {
+		c->leaf = sk_X509_shift(c->chain);
+		r = c->leaf && sk_X509_num(c->chain) < FRAME_PROOF_CERTIFICATES &&
+				    pki_identity(&c->identity, c->leaf, t->trust_domain, why, sizeof(why)) == 0
+			    ? remote_key_new(&c->key, X509_get0_pubkey(c->leaf), t->sign, t->sign_arg, kid)
+			    : -EBADMSG;
+	}
+	if (r < 0)
+		credential_free(c);
+	else
+		*ret = c;
+	return r;
+}
+
+const struct tls_credential *tls_credential(const struct tls *t, uint32_t kid)
+{
+	struct tls_credential *c = NULL;
+
+	HASH_FIND(hh, t->credentials, &kid, sizeof(kid), c);
+	return c;
+}
+
+const struct pki_identity *tls_credential_identity(const struct tls_credential *c)
+{
+	return &c->identity;
+}
+
+static void credential_drop(struct tls *t, uint32_t kid)
+{
+	struct tls_credential *c = NULL;
+
+	HASH_FIND(hh, t->credentials, &kid, sizeof(kid), c);
+	if (!c)
+		return;
+	HASH_DEL(t->credentials, c);
+	credential_free(c);
+}
+
+int tls_set_credential(struct tls *t, uint32_t kid, const char *pem, size_t size)
+{
+	struct tls_credential *c = NULL;
+	SSL_CTX *server = NULL;
+	int r = credential_make(t, kid, pem, size, &c);
+
+	if (r == 0 && kid == 0)
+		r = server_context(t, c, &server);
+	if (r < 0) {
+		credential_free(c);
+		return r;
+	}
+	if (kid == 0) {
+		SSL_CTX_free(t->server);
+		t->server = server;
+	}
+	credential_drop(t, kid);
+	HASH_ADD(hh, t->credentials, kid, sizeof(c->kid), c);
+	return 0;
+}
+
+void tls_forget(struct tls *t, uint32_t kid)
+{
+	credential_drop(t, kid);
+	if (kid == 0) {
+		SSL_CTX_free(t->server);
+		t->server = NULL;
+	}
+}
+
+/* A faster AES-GCM, where the CPU and the build have it (gcm.h). It failing is no fault: OpenSSL's own is there. */
+static void tls_accelerate(struct tls *t)
+{
+	t->cipher_source = "OpenSSL";
+	(void)!link_gcm_load(t->lib, &t->cipher_source);
+}
+
+int tls_new(struct tls **ret, remote_key_sign *sign, void *arg)
+{
+	struct tls *t;
+
+	/* Its configuration file is nothing that a linker may need. */
+	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1)
+		return -ENOMEM;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	t->sign = sign;
+	t->sign_arg = arg;
+	t->lib = OSSL_LIB_CTX_new();
+	t->bio = tls_bio();
+	if (t->lib)
+		tls_accelerate(t);
+	/* Once, so that all that is fetched and seeded at first use is there. */
+	if (!t->lib || !t->bio || tls_set_trust(t, "", 0, "", "") < 0) {
+		tls_free(t);
+		return -ENOMEM;
+	}
+	*ret = t;
+	return 0;
+}
+
+const char *tls_cipher_source(const struct tls *t)
+{
+	return t->cipher_source;
+}
+
+void tls_free(struct tls *t)
+{
+	struct tls_credential *c, *next;
+
+	if (!t)
+		return;
+	HASH_ITER(hh, t->credentials, c, next)
+	{
+		HASH_DEL(t->credentials, c);
+		credential_free(c);
+	}
+	revoked_free(&t->revoked);
+	free_trust(t);
+	BIO_meth_free(t->bio);
+	OSSL_LIB_CTX_free(t->lib);
+	free(t);
+}

@@ -1,0 +1,64 @@
+/* Between tls.c (who is trusted, and with what we prove ourselves) and tls_conn.c (one connection). */
+#ifndef LINK_TLS_INT_H
+#define LINK_TLS_INT_H
+
+#include "link/tls.h"
+
+#include <uthash.h>
+
+struct tls_credential {
+	UT_hash_handle hh;
+	uint32_t kid;
+	struct pki_identity identity;
+	X509 *leaf;
+	STACK_OF(X509) *chain; /* without the leaf */
+	EVP_PKEY *key;
+};
+
+struct tls_revoked {
+	UT_hash_handle hh;
+	char what[]; /* "serial:..." or "id:..." */
+};
+
+struct tls {
+	OSSL_LIB_CTX *lib;
+	const char *cipher_source;
+	remote_key_sign *sign;
+	void *sign_arg;
+	BIO_METHOD *bio;
+	STACK_OF(X509) *roots;
+	X509_STORE *store; /* the same */
+	SSL_CTX *client, *server; /* server: NULL while there is no credential 0 */
+	struct tls_credential *credentials;
+	struct tls_revoked *revoked;
+	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
+	char host[LIMIT_NAME_SIZE];
+};
+
+extern const char *const tls_alpn[TLS_USE_N];
+
+/* tls_conn_of() - whose SSL it is. */
+static inline struct tls_conn *tls_conn_of(const SSL *ssl)
+{
+	return SSL_get_app_data(ssl);
+}
+
+/* tls_refuse() - remember why, the first time. Return: -EPROTO. */
+int tls_refuse(struct tls_conn *c, enum session_reason reason, const char *why);
+
+/* tls_judge_peer() - all rows from bad-identity on, for the peer's leaf. Fills c->peer. Return: 0 or -EPROTO. */
+MUST_CHECK int tls_judge_peer(struct tls_conn *c, X509 *leaf);
+
+/* tls_verify_chain() - for SSL_CTX_set_cert_verify_callback(); the SSL's connection. Return: 1 or 0. */
+int tls_verify_chain(X509_STORE_CTX *ctx, void *arg);
+
+/* tls_verify_proof() - the rows untrusted, expired, not-yet-valid for a chain that came in PROOF. Return: 0 or -EPROTO. */
+MUST_CHECK int tls_verify_proof(struct tls_conn *c, X509 *leaf, STACK_OF(X509) *chain);
+
+/* tls_context() - a context for either side, with all that is alike. NULL: out of memory. */
+SSL_CTX *tls_context(const struct tls *t, bool is_client);
+
+/* tls_bio() - the method of the BIOs that connections stand on. NULL: out of memory. */
+BIO_METHOD *tls_bio(void);
+
+#endif
