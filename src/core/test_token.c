@@ -92,7 +92,7 @@ static void test_token(void **unused)
 	strcat(padded, "\r\n");
 	assert_int_equal(token_parse(&back, padded), 0);
 	/* The longest that can be. */
-	strcpy(t.address, "[1111:2222:3333:4444:5555:6666:7777:8888%abcdef0123456]:65535");
+	strcpy(t.address, "[1111:2222:3333:4444:5555:6666:7777:8888]:65535");
 	memset(t.host, 'h', LIMIT_NAME_SIZE - 1);
 	assert_int_equal(token_parse(&back, token_format(text, &t)), 0);
 	assert_memory_equal(&back, &t, sizeof(t));
@@ -127,7 +127,7 @@ static void test_bad_tokens(void **unused)
 
 static void test_addresses(void **unused)
 {
-	static const char *const good[] = { "10.0.0.1:7443", "255.255.255.255:1", "[fd00::1]:65535", "[::]:7443", "[fe80::1%2]:1" };
+	static const char *const good[] = { "10.0.0.1:7443", "255.255.255.255:1", "[fd00::1]:65535", "[::]:7443" };
 	static const char *const bad[] = { "", ":", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:7443x", "10.0.0:1", "10.0.0.1.2:1",
 					   "256.0.0.1:1", "fd00::1:7443", "[fd00::1]", "[]:1", "[10.0.0.1]:1", "a.example:1", "10.0.0.1:+1", "10.0.0.1: 1" };
 

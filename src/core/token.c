@@ -1,5 +1,6 @@
 #include "core/token.h"
 
+#include "base/address.h"
 #include "core/base64.h"
 #include "core/name.h"
 
@@ -24,59 +25,12 @@ char *token_format(char *ret, const struct token *t)
 	return ret;
 }
 
-/* Digits, '.' of an IPv4 address: four numbers up to 255. */
-static bool is_ipv4(const char *s, size_t n)
-{
-	unsigned parts = 0, value = 0, digits = 0;
-
-	for (size_t i = 0; i <= n; i++) {
-		if (i == n || s[i] == '.') {
-			if (!digits || value > 255)
-				return false;
-			parts++;
-			value = digits = 0;
-		} else if (s[i] >= '0' && s[i] <= '9' && digits < 3) {
-			value = value * 10 + (unsigned)(s[i] - '0');
-			digits++;
-		} else {
-			return false;
-		}
-	}
-	return parts == 4;
-}
-
-/* Only its letters: what a kernel makes of them is found out when it is dialled. */
-static bool is_ipv6(const char *s, size_t n)
-{
-	static const char letters[] = "0123456789abcdefABCDEF:.%";
-	size_t colons = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		if (!memchr(letters, s[i], sizeof(letters) - 1))
-			return false;
-		colons += s[i] == ':';
-	}
-	return colons >= 2;
-}
-
 bool address_is_valid(const char *s)
 {
-	const char *colon = strrchr(s, ':');
-	size_t n = colon ? (size_t)(colon - s) : 0;
-	unsigned long port = 0;
+	struct sockaddr_storage unused;
+	socklen_t size;
 
-	if (!colon || strlen(s) >= LIMIT_ADDRESS_SIZE || strlen(colon + 1) > 5 || strlen(colon + 1) == 0)
-		return false;
-	for (const char *p = colon + 1; *p; p++) {
-		if (*p < '0' || *p > '9')
-			return false;
-		port = port * 10 + (unsigned long)(*p - '0');
-	}
-	if (port == 0 || port > 65535)
-		return false;
-	if (s[0] == '[')
-		return n > 2 && s[n - 1] == ']' && is_ipv6(s + 1, n - 2);
-	return is_ipv4(s, n);
+	return strlen(s) < LIMIT_ADDRESS_SIZE && address_parse(s, &unused, &size) == 0;
 }
 
 int token_parse(struct token *ret, const char *text)

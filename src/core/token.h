@@ -29,7 +29,7 @@ char *token_format(char *ret, const struct token *t);
 /* token_parse() - blanks around it are left out of account. Return: 0 or -EINVAL. */
 MUST_CHECK int token_parse(struct token *ret, const char *text);
 
-/* address_is_valid() - "10.0.0.1:7443" or "[fd00::1]:7443": numbers only, a port from 1. */
+/* address_is_valid() - as address_parse() takes it (base/address.h), and not too long. */
 bool address_is_valid(const char *s);
 
 #endif
