@@ -4,7 +4,7 @@ import pathlib
 import re
 import sys
 
-ALL = {"base", "shm", "wire", "core", "conf", "link", "store", "guard"}
+ALL = {"base", "shm", "wire", "core", "conf", "link", "store", "guard", "catalogue"}
 MAY_USE = {
     "base": set(),
     "shm": {"base"},
@@ -14,6 +14,7 @@ MAY_USE = {
     "link": {"base", "shm", "wire", "core"},
     "store": {"base", "shm", "wire", "link"},
     "guard": {"base", "core"},
+    "catalogue": {"base", "core", "wire"},
     "daemon": ALL,
     "client": {"base", "shm", "wire"},
     "preload": {"base", "client"},
