@@ -8,7 +8,7 @@
  *   collect                names of services and workloads, places of intentions
  *   services               their values, upstreams and checks (config_service.c, config_consul.c)
  *   workloads              which of them speaks as which services (config_workload.c)
- *   hosts                  the other hosts, and what holds for links (config_link.c)
+ *   hosts                  the other hosts, and what holds for links (config_link.c); etcd (config_etcd.c)
  *   paths                  no socket twice (config_path.c)
  *   intentions             values and ties (config_intention.c)
  *   warnings               what is right in form and likely not meant (config_warn.c)
@@ -218,6 +218,7 @@ static const struct config_key global_keys[] = {
 	{ "link_timeout", config_set_link_timeout, NULL, false },
 	{ "link_window", config_set_link_window, NULL, false },
 	{ "link_congestion", config_set_link_congestion, NULL, false },
+	{ "etcd", config_set_etcd, NULL, false },
 	{ "kind", NULL, CONFIG_ENTRIES, false },
 	{ "Kind", NULL, CONFIG_ENTRIES, false },
 	{ "config_entries", NULL, CONFIG_ENTRIES, false },
@@ -400,6 +401,7 @@ static int defaults(struct config *c)
 	c->connect_wait_s = 5;
 	c->admin = (struct config_access){ .mode = 0600, .uid = -1, .gid = -1 };
 	config_link_defaults(&c->link);
+	config_etcd_defaults(&c->etcd);
 	return 0;
 }
 
@@ -431,6 +433,8 @@ static int load(struct loader *l, const struct config_source *sources, size_t n)
 		r = config_read_workloads(l);
 	if (r == 0)
 		r = config_read_hosts(l);
+	if (r == 0)
+		r = config_read_etcd(l);
 	if (r == 0)
 		r = config_check_paths(l);
 	if (r == 0)
@@ -485,6 +489,7 @@ struct config *config_free(struct config *c)
 		free(c->hosts[i].services);
 	free(c->hosts);
 	free(c->link.certificates);
+	config_etcd_free(&c->etcd);
 	for (size_t i = 0; i < c->n_trees; i++)
 		conf_tree_free(c->trees[i]);
 	free(c->trees);

@@ -93,6 +93,18 @@ struct config_link {
 	bool wanted; /* a host, listen, authority or certificates was given: linkers run even before this host has joined */
 };
 
+/* The catalogue of a cluster (docs/design/catalogue.md). */
+struct config_etcd {
+	bool present;
+	char endpoints[LIMIT_ETCD_ENDPOINTS][LIMIT_ETCD_ENDPOINT_SIZE];
+	size_t n_endpoints;
+	char prefix[LIMIT_ETCD_PREFIX_SIZE]; /* default "/sealane" */
+	char *ca, *certificate, *key, *password_file; /* absolute paths; NULL: none */
+	char user[LIMIT_NAME_SIZE];		      /* "": none */
+	char address[LIMIT_ADDRESS_SIZE];	      /* what others are told to dial; "": as `host` or `listen` say */
+	double lease_s;				      /* default 10 s */
+};
+
 enum config_direct { CONFIG_DIRECT_AUTO, CONFIG_DIRECT_OFF };
 enum config_identity { CONFIG_IDENTITY_AUTO, CONFIG_IDENTITY_PIDFD, CONFIG_IDENTITY_PEERCRED };
 
@@ -112,6 +124,8 @@ struct config {
 	struct config_link link;
 	struct config_host *hosts; /* this one may be among them, so that all hosts can have the same file */
 	size_t n_hosts;
+
+	struct config_etcd etcd;
 
 	struct config_workload *workloads;
 	size_t n_workloads;

@@ -1,6 +1,6 @@
 /*
  * What the files of the configuration reader share: config.c (files, globals, order of the passes), config_service.c,
- * config_consul.c (Consul's names for the same things), config_link.c (other hosts), config_workload.c, config_intention.c, config_warn.c (what is
+ * config_consul.c (Consul's names for the same things), config_link.c (other hosts), config_etcd.c (the catalogue), config_workload.c, config_intention.c, config_warn.c (what is
  * likely a mistake), config_value.c (single values and the tables of keys). Not for others: they include conf/config.h.
  *
  * Every function that takes a node reports through loader->error with conf_fail() and returns 0, -EINVAL or -ENOMEM.
@@ -36,6 +36,7 @@ struct loader {
 	const struct conf_node *globals[32]; /* where each global key was said, over all files */
 	size_t n_globals;
 	size_t cap_hosts, cap_host_drafts;
+	const struct conf_node *etcd;	/* its block, or NULL */
 	const struct conf_node **hosts; /* their blocks; same index as config->hosts */
 };
 
@@ -150,6 +151,14 @@ MUST_CHECK int config_set_link_idle(struct loader *l, void *obj, const struct co
 MUST_CHECK int config_set_link_timeout(struct loader *l, void *obj, const struct conf_node *n);
 MUST_CHECK int config_set_link_window(struct loader *l, void *obj, const struct conf_node *n);
 MUST_CHECK int config_set_link_congestion(struct loader *l, void *obj, const struct conf_node *n);
+
+/* --- config_etcd.c --- */
+
+void config_etcd_defaults(struct config_etcd *c);
+void config_etcd_free(struct config_etcd *c);
+MUST_CHECK int config_set_etcd(struct loader *l, void *obj, const struct conf_node *n);
+/* config_read_etcd() - what holds for all of it together; after config_read_hosts(). */
+MUST_CHECK int config_read_etcd(struct loader *l);
 
 /* Members of a service, wherever they stand; @obj is its struct service_reading. */
 struct service_reading {

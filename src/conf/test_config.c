@@ -353,6 +353,30 @@ static const struct {
 	{ "link_window = 8k", NULL, "a.conf:1:1: key 'link_window': found 8kib, expected a whole number from 16384 to 16777216" },
 	{ "link_congestion = \"no such\"", NULL, "a.conf:1:1: key 'link_congestion': found \"no such\", expected the name of a congestion control such as \"cubic\" or \"bbr\", or \"system\"" },
 	{ "certificates = certs", NULL, "a.conf:1:1: key 'certificates': found \"certs\", expected an absolute path such as \"/etc/sealane/certs\"" },
+	{ "etcd {}", NULL, "a.conf:1:1: key 'etcd': there are no endpoints, expected endpoints = [ \"https://10.0.0.9:2379\", ... ]" },
+	{ "etcd { endpoints = \"10.0.0.9:2379\" }", NULL,
+	  "a.conf:1:8: key 'endpoints': found \"10.0.0.9:2379\", expected http:// or https://, a host and a port, such as \"https://10.0.0.9:2379\"" },
+	{ "etcd { endpoints = \"https://user@etcd:2379\" }", NULL,
+	  "a.conf:1:8: key 'endpoints': found \"https://user@etcd:2379\", expected http:// or https://, a host and a port, such as \"https://10.0.0.9:2379\"" },
+	{ "etcd { endpoints = \"https://etcd:0\" }", NULL,
+	  "a.conf:1:8: key 'endpoints': found \"https://etcd:0\", expected http:// or https://, a host and a port, such as \"https://10.0.0.9:2379\"" },
+	{ "etcd { endpoints = [ \"https://a:1\", \"http://a:1\" ] }", NULL,
+	  "a.conf:1:1: key 'etcd': found endpoints with http:// and with https://, expected one of both for all" },
+	{ "etcd { endpoints = \"https://a:1\" prefix = sealane }", NULL,
+	  "a.conf:1:34: key 'prefix': found \"sealane\", expected a prefix such as \"/sealane\": '/', then letters, digits, '.', '_', '-' and '/', at most 126" },
+	{ "etcd { endpoints = \"https://a:1\" certificate = \"/a.crt\" }", NULL,
+	  "a.conf:1:1: key 'etcd': found certificate alone, expected certificate and key, or none of both" },
+	{ "etcd { endpoints = \"https://a:1\" user = u }", NULL,
+	  "a.conf:1:1: key 'etcd': found user alone, expected user and password_file, or none of both" },
+	{ "etcd { endpoints = \"http://10.0.0.9:2379\" user = u password_file = \"/p\" }", NULL,
+	  "a.conf:1:1: key 'etcd': found a user and 'http://10.0.0.9:2379', where the password could be read on its way; expected https://" },
+	{ "etcd { endpoints = \"http://a:1\" ca = \"/ca\" }", NULL,
+	  "a.conf:1:1: key 'etcd': found ca, certificate or key, and endpoints with http://; expected https://" },
+	{ "etcd { endpoints = \"https://a:1\" password = secret }", NULL,
+	  "a.conf:1:34: key 'password': cannot be used in etcd: write it into a file that only root can read, and name that: password_file = FILE" },
+	{ "etcd { endpoints = \"https://a:1\" lease = 1s }", NULL, "a.conf:1:34: key 'lease': found 1s, expected a duration from 3s to 600s" },
+	{ "etcd { endpoints = \"https://a:1\" }", "etcd { endpoints = \"https://b:1\" }",
+	  "b.conf:1:1: key 'etcd': given twice, first at a.conf:1" },
 	{ "Kind = \"service-intentions\"", NULL,
 	  "a.conf:1:1: key 'Kind': cannot be used in a configuration: Consul's configuration entries are not read; write intention { source = A destination = B action = allow }" },
 };
@@ -428,6 +452,34 @@ static void links_are_read(void **state)
 	assert_int_equal(c->link.n_linkers, 1);
 	assert_int_equal(c->link.window, 256 << 10);
 	assert_string_equal(c->link.congestion, "cubic");
+	config_free(c);
+}
+
+static void etcd_is_read(void **state)
+{
+	struct config *c = accepted("host_name = a\netcd { endpoints = [ \"https://10.0.0.9:2379\", \"https://[fd00::9]:2379\" ] prefix = \"/prod/sealane\" "
+				    "ca = \"/e/ca\" certificate = \"/e/crt\" key = \"/e/key\" user = u password_file = \"/e/p\" lease = 15s address = \"10.0.0.1:7443\" }",
+				    NULL);
+	const struct config_etcd *e = &c->etcd;
+
+	assert_true(e->present && c->link.wanted);
+	assert_int_equal(e->n_endpoints, 2);
+	assert_string_equal(e->endpoints[1], "https://[fd00::9]:2379");
+	assert_string_equal(e->prefix, "/prod/sealane");
+	assert_string_equal(e->ca, "/e/ca");
+	assert_string_equal(e->certificate, "/e/crt");
+	assert_string_equal(e->key, "/e/key");
+	assert_string_equal(e->user, "u");
+	assert_string_equal(e->password_file, "/e/p");
+	assert_string_equal(e->address, "10.0.0.1:7443");
+	assert_true(e->lease_s == 15);
+	config_free(c);
+	c = accepted("host_name = a\netcd { endpoints = \"http://127.0.0.1:2379\" user = u password_file = \"/p\" }", NULL);
+	assert_string_equal(c->etcd.prefix, "/sealane");
+	assert_true(c->etcd.lease_s == 10);
+	config_free(c);
+	c = accepted("", NULL);
+	assert_false(c->etcd.present);
 	config_free(c);
 }
 
@@ -573,6 +625,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(nothing_said_loads),
 		cmocka_unit_test(examples_load),	 cmocka_unit_test(the_article_loads),
 		cmocka_unit_test(links_are_read),
+		cmocka_unit_test(etcd_is_read),
 	};
 
 	g_examples = argc > 1 ? argv[1] : NULL;
