@@ -9,6 +9,7 @@
  *   porter   ordinary user, no paths      joins libraries in containers: lanes in shared memory
  *   checker  ordinary user                runs health check commands
  *   keeper   root without capabilities    holds listening sockets while the daemon is away
+ *   catalogue  ordinary user, /etc alone  talks to etcd
  */
 #ifndef DAEMON_ROLES_H
 #define DAEMON_ROLES_H
@@ -34,5 +35,6 @@ int gate_main(const struct daemon_options *o);
 int porter_main(const struct daemon_options *o);
 int checker_main(const struct daemon_options *o);
 int keeper_main(const struct daemon_options *o);
+int catalogue_main(const struct daemon_options *o);
 
 #endif

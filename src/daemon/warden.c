@@ -9,7 +9,7 @@
  *   keeper                     is given each listening socket
  *
  * If the broker ends, so does the warden: the launcher starts all of it again, and clients wait in the backlogs of sockets
- * that the keeper holds. A gate, the porter or the checker alone is replaced.
+ * that the keeper holds. A gate, the porter, the checker or the catalogue alone is replaced.
  */
 #include "daemon/warden.h"
 
@@ -280,6 +280,8 @@ static void on_role_exit(struct warden *w, const struct launch_msg *m)
 		on_porter_exit(w);
 	else if (m->role == LAUNCH_CHECKER)
 		arm(w->checker_restart, CHECKER_RESTART_MS);
+	else if (m->role == LAUNCH_CATALOGUE)
+		warden_catalogue_exited(w, m->index);
 	else if (m->role != LAUNCH_KEEPER)
 		warden_end(w, w->stopping ? LAUNCH_EXIT_STOPPED : config ? LAUNCH_EXIT_CONFIG : 1);
 }
@@ -627,6 +629,10 @@ static int carry_out(struct warden *w, const struct role_msg *m, int fd, struct 
 		return do_keep(w, m->u.store.name, fd);
 	case BW_UNKEEP:
 		return do_unkeep(w, m->u.store.name);
+	case BW_CATALOGUE_FILE:
+		return warden_catalogue_set_file(w, &m->u.etcd_file);
+	case BW_CATALOGUE:
+		return warden_catalogue_want(w, m->u.id.id != 0, reply->why);
 	case BW_CDI:
 		return warden_write_cdi(m->u.store.name, fd, reply->why);
 	default:
@@ -805,6 +811,8 @@ static int warden_init(struct warden *w)
 	w->porter_restart = evtimer_new(w->base, on_porter_restart, w);
 	w->porter_delay_ms = GATE_DELAY_FIRST_MS;
 	if (!w->sweep || !w->stop || !w->place || !w->keeper_restart || !w->checker_restart || !w->porter_restart)
+		return -ENOMEM;
+	if (warden_catalogue_open(w) < 0)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < LIMIT_GATES; i++) {
 		w->gates[i] = (struct gate_slot){ .w = w, .index = i, .delay_ms = GATE_DELAY_FIRST_MS };

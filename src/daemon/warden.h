@@ -2,6 +2,7 @@
 #ifndef DAEMON_WARDEN_H
 #define DAEMON_WARDEN_H
 
+#include "daemon/warden_catalogue.h"
 #include "daemon/warden_cgroup.h"
 #include "daemon/warden_files.h"
 #include "daemon/warden_guard.h"
@@ -43,6 +44,7 @@ struct warden {
 	struct servers servers;
 	struct lanes lanes;
 	struct warden_guard guard;
+	struct warden_catalogue catalogue;
 	struct gate_slot gates[LIMIT_GATES];
 	size_t n_gates;
 	uint64_t porter_started_ns;

@@ -55,6 +55,7 @@ struct launcher {
 static const char *const g_role_names[] = {
 	[LAUNCH_WARDEN] = "warden", [LAUNCH_BROKER] = "broker",	  [LAUNCH_GATE] = "gate",
 	[LAUNCH_PORTER] = "porter", [LAUNCH_CHECKER] = "checker", [LAUNCH_KEEPER] = "keeper",
+	[LAUNCH_CATALOGUE] = "catalogue",
 };
 static_assert(ARRAY_SIZE(g_role_names) == LAUNCH_ROLE_N, "a name for each role");
 
