@@ -165,8 +165,7 @@ int lane_reserve(struct sealane_lane *lane, size_t size, void **ret, int64_t tim
 	for (;;) {
 		int r = atomic_load_explicit(&lane->ended, memory_order_relaxed);
 
-		if (r == 0 && (atomic_load_explicit(&lane->tx.peer->read_shut, memory_order_relaxed) ||
-			       atomic_load_explicit(&lane->peer_gone, memory_order_relaxed)))
+		if (r == 0 && lane_is_deaf(lane))
 			r = lane_over(lane, -EPIPE);
 		if (r < 0)
 			return r;
@@ -184,19 +183,6 @@ int lane_reserve(struct sealane_lane *lane, size_t size, void **ret, int64_t tim
 		if (r < 0)
 			return r;
 	}
-}
-
-void lane_stage(struct sealane_lane *lane, uint32_t size, uint8_t flags, uint8_t tag)
-{
-	ring_tx_stage(&lane->tx, size, flags, tag);
-}
-
-void lane_flush(struct sealane_lane *lane)
-{
-	enum ring_waiter how = ring_tx_publish(&lane->tx);
-
-	if (how != RING_AWAKE)
-		ring_wake_data(&lane->tx, how, lane->bell);
 }
 
 int lane_peek(struct sealane_lane *lane, struct ring_record *ret, int64_t timeout_ns)
@@ -223,14 +209,6 @@ int lane_peek(struct sealane_lane *lane, struct ring_record *ret, int64_t timeou
 		if (r < 0)
 			return r;
 	}
-}
-
-void lane_release(struct sealane_lane *lane)
-{
-	enum ring_waiter how = ring_rx_release(&lane->rx);
-
-	if (how != RING_AWAKE)
-		ring_wake_space(&lane->rx, how, lane->bell);
 }
 
 static void shut(struct sealane_lane *lane)

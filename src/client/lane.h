@@ -126,10 +126,7 @@ void lane_listen_shared(struct sealane_listener *l, const struct region *shared,
  * lane_poison() - the peer broke a rule of a layer above: the lane is over. Return: -SEALANE_E_PROTOCOL.
  */
 MUST_CHECK int lane_reserve(struct sealane_lane *lane, size_t size, void **ret, int64_t timeout_ns);
-void lane_stage(struct sealane_lane *lane, uint32_t size, uint8_t flags, uint8_t tag);
-void lane_flush(struct sealane_lane *lane);
 MUST_CHECK int lane_peek(struct sealane_lane *lane, struct ring_record *ret, int64_t timeout_ns);
-void lane_release(struct sealane_lane *lane);
 int lane_poison(struct sealane_lane *lane, const char *what);
 
 /*
@@ -149,6 +146,56 @@ static inline void lane_watch(struct sealane_lane *lane, struct lane_watch *w)
 {
 	if (__builtin_expect(--w->left == 0, 0))
 		lane_look(lane, w);
+}
+
+static inline void lane_stage(struct sealane_lane *lane, uint32_t size, uint8_t flags, uint8_t tag)
+{
+	ring_tx_stage(&lane->tx, size, flags, tag);
+}
+
+static inline void lane_flush(struct sealane_lane *lane)
+{
+	enum ring_waiter how = ring_tx_publish(&lane->tx);
+
+	if (how != RING_AWAKE)
+		ring_wake_data(&lane->tx, how, lane->bell);
+}
+
+static inline void lane_release(struct sealane_lane *lane)
+{
+	enum ring_waiter how = ring_rx_release(&lane->rx);
+
+	if (how != RING_AWAKE)
+		ring_wake_space(&lane->rx, how, lane->bell);
+}
+
+/* The peer reads no more, or there is none. */
+static inline bool lane_is_deaf(const struct sealane_lane *lane)
+{
+	return atomic_load_explicit(&lane->tx.peer->read_shut, memory_order_relaxed) ||
+	       atomic_load_explicit(&lane->peer_gone, memory_order_relaxed);
+}
+
+/*
+ * lane_try_reserve(), lane_try_peek() - what is nearly always the case, inlined, as a call costs a third of a small record: the lane is
+ * well, and there is room, or a record that is not the end. Return: false: nothing was done or said; lane_reserve() or lane_peek()
+ * finds out why.
+ */
+static inline MUST_CHECK bool lane_try_reserve(struct sealane_lane *lane, size_t size, void **ret)
+{
+	lane_watch(lane, &lane->tx_watch);
+	if (lane->tx_shut || atomic_load_explicit(&lane->ended, memory_order_relaxed) || lane_is_deaf(lane) ||
+	    size > ring_record_max(lane->tx.cap) || ring_tx_reserve(&lane->tx, (uint32_t)size, ret) != 0)
+		return false;
+	lane->tx_unseen = 0;
+	return true;
+}
+
+static inline MUST_CHECK bool lane_try_peek(struct sealane_lane *lane, struct ring_record *ret)
+{
+	lane_watch(lane, &lane->rx_watch);
+	return !atomic_load_explicit(&lane->ended, memory_order_relaxed) && ring_rx_look(&lane->rx, ret, memory_order_acquire) == 0 &&
+	       !(ret->flags & RING_FIN);
 }
 
 /* lane_kick() - sealane_fd() is readable until the next call that gives -EAGAIN: one left before all was looked at. */

@@ -47,7 +47,8 @@ static int send_pieces(struct sealane_lane *lane, const char *buf, size_t size, 
 	return 0;
 }
 
-static int stage_message(struct sealane_lane *lane, const void *buf, size_t size, int64_t timeout_ns)
+/* All but the usual: it has to wait, to be cut into pieces, or to be refused. */
+static __attribute__((noinline)) int stage_long(struct sealane_lane *lane, const void *buf, size_t size, int64_t timeout_ns)
 {
 	void *place;
 	int r = check_messages(lane);
@@ -61,6 +62,17 @@ static int stage_message(struct sealane_lane *lane, const void *buf, size_t size
 	r = lane_reserve(lane, size, &place, timeout_ns);
 	if (r < 0)
 		return r;
+	memcpy(place, buf, size);
+	lane_stage(lane, (uint32_t)size, 0, LANE_TAG_PLAIN);
+	return 0;
+}
+
+static inline int stage_message(struct sealane_lane *lane, const void *buf, size_t size, int64_t timeout_ns)
+{
+	void *place;
+
+	if (__builtin_expect(lane->kind != SEALANE_MESSAGES || !lane_try_reserve(lane, size, &place), 0))
+		return stage_long(lane, buf, size, timeout_ns);
 	memcpy(place, buf, size);
 	lane_stage(lane, (uint32_t)size, 0, LANE_TAG_PLAIN);
 	return 0;
@@ -215,11 +227,11 @@ static ssize_t recv_pieces(struct sealane_lane *lane, struct ring_record *record
 	return (ssize_t)done;
 }
 
-ssize_t sealane_recv(struct sealane_lane *lane, void *buf, size_t size, int64_t timeout_ns)
+/* All but the usual: it has to wait, comes in pieces, does not fit, or the lane is over. */
+static __attribute__((noinline)) ssize_t recv_long(struct sealane_lane *lane, void *buf, size_t size, int64_t timeout_ns)
 {
 	struct ring_record record;
-	KEYS_SCOPE(lane->domain);
-	int r = KEYS_DENIED ? guard_denied(lane) : check_messages(lane);
+	int r = check_messages(lane);
 
 	if (r == 0 && lane->peeked)
 		r = lane_fail(-EINVAL, "sealane_recv() between sealane_peek() and sealane_release(): release first");
@@ -228,4 +240,19 @@ ssize_t sealane_recv(struct sealane_lane *lane, void *buf, size_t size, int64_t 
 	if (r < 0)
 		return r;
 	return recv_pieces(lane, &record, buf, size, timeout_ns);
+}
+
+ssize_t sealane_recv(struct sealane_lane *lane, void *buf, size_t size, int64_t timeout_ns)
+{
+	struct ring_record record;
+	KEYS_SCOPE(lane->domain);
+
+	if (KEYS_DENIED)
+		return guard_denied(lane);
+	if (__builtin_expect(lane->kind != SEALANE_MESSAGES || lane->peeked || !lane_try_peek(lane, &record) ||
+				     record.tag != LANE_TAG_PLAIN || (record.flags & RING_MORE) || record.size > size, 0))
+		return recv_long(lane, buf, size, timeout_ns);
+	memcpy(buf, record.data, record.size);
+	lane_release(lane);
+	return (ssize_t)record.size;
 }

@@ -39,11 +39,11 @@ struct ring_control {
 	uint32_t cap_log2;
 	uint8_t pad0_[112];
 	_Atomic uint64_t head;
-	_Atomic uint32_t read_shut;
-	uint8_t pad1_[116];
+	uint8_t pad1_[120];
 	_Atomic uint32_t data_waiter;
 	_Atomic uint32_t space_seq;
-	uint8_t pad2_[120];
+	_Atomic uint32_t read_shut;
+	uint8_t pad2_[116];
 	_Atomic uint32_t space_waiter;
 	_Atomic uint32_t data_seq;
 	uint8_t pad3_[120];
@@ -55,9 +55,9 @@ struct ring_control {
 	uint8_t pad5_[SHM_PAGE - 656];
 };
 static_assert(offsetof(struct ring_control, head) == 128, "fixed");
-static_assert(offsetof(struct ring_control, read_shut) == 136, "fixed");
 static_assert(offsetof(struct ring_control, data_waiter) == 256, "fixed");
 static_assert(offsetof(struct ring_control, space_seq) == 260, "fixed");
+static_assert(offsetof(struct ring_control, read_shut) == 264, "fixed");
 static_assert(offsetof(struct ring_control, space_waiter) == 384, "fixed");
 static_assert(offsetof(struct ring_control, data_seq) == 388, "fixed");
 static_assert(offsetof(struct ring_control, n_records) == 512, "fixed");

@@ -23,6 +23,16 @@
 
 enum { RING_E_FULL = 1, RING_E_EMPTY = 2 };
 
+enum {
+	/*
+	 * How far behind the record that is being written the line lies that is fetched for writing. The reader's CPU fetches ahead of
+	 * what it reads, so it takes away the lines that are written next, and the stores then wait for them one after the other.
+	 * Measured on an Intel server between two cores, records of one line, published one by one: without 18 M/s, 2 lines ahead 34, 4
+	 * 62, 8 62, 24 44; the ring alone, medians of 8.
+	 */
+	RING_AHEAD = 3 * SHM_LINE,
+};
+
 struct ring_record {
 	const void *data; /* in the peer's region: hostile, may change until copied */
 	uint32_t size;
@@ -108,6 +118,16 @@ static inline uint64_t ring_lap(uint64_t index, uint32_t lap_shift)
 	return ((index >> lap_shift) + 1) & 0xffff;
 }
 
+/* This line will be written soon: have it here, and nobody else, by then. Fetches nothing that may not be touched. */
+static inline void ring_prefetch_own(const void *line)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("prefetchw %0" : : "m"(*(const uint8_t *)line)); /* the builtin would fetch it to read, and so twice */
+#else
+	__builtin_prefetch(line, 1);
+#endif
+}
+
 /* ring_tx_observe_head() - the partner of ring_rx_publish_head(). Return: 0 or -EPROTO. */
 static inline MUST_CHECK int ring_tx_observe_head(struct ring_tx *tx)
 {
@@ -139,6 +159,7 @@ static inline MUST_CHECK int ring_tx_reserve(struct ring_tx *tx, uint32_t size, 
 	}
 	tx->at = at;
 	*ret = tx->data + (at & (tx->cap - 1));
+	ring_prefetch_own(tx->data + ((at + step + RING_AHEAD) & (tx->cap - 1)));
 	return 0;
 }
 
