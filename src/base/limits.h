@@ -66,10 +66,14 @@ enum {
 	LIMIT_LINKERS = 16,
 	/* Keys of one host: its own and one for each service, with room for those that are being replaced. */
 	LIMIT_KEYS = 2 * LIMIT_SERVICES + 1,
+	/* How long a certificate may live, seconds: 30 days, and what it is dated back (docs/design/link.md). */
+	LIMIT_SVID_LIFE_S = 31 * 86400,
 	/* Lanes one linker carries: one descriptor each, below the common hard limit of 20,000. */
 	LIMIT_LINK_LANES = 16384,
 	/* Sessions one linker has: services of this host times hosts that they talk to, and the other way round. */
 	LIMIT_LINK_SESSIONS = 4096,
+	/* Pairs of identities whose sessions are counted by themselves; what is beyond counts for the host alone. */
+	LIMIT_LINK_PEERS = 4096,
 	/* Certificates of one chain, roots of a bundle, and the list of what is revoked, as text. */
 	LIMIT_CHAIN_SIZE = 64 << 10,
 	LIMIT_REVOKED_SIZE = 4 << 20,

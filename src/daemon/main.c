@@ -62,6 +62,7 @@ static const struct {
 	{ "warden", warden_role_main }, { "broker", broker_main },   { "gate", gate_main },
 	{ "porter", porter_main },	{ "checker", checker_main }, { "keeper", keeper_main },
 	{ "catalogue", catalogue_main },
+	{ "signer", signer_main },
 };
 
 static bool add_config_path(struct daemon_options *o, const char *path)

@@ -10,6 +10,7 @@
  *   checker  ordinary user                runs health check commands
  *   keeper   root without capabilities    holds listening sockets while the daemon is away
  *   catalogue  ordinary user, /etc alone  talks to etcd
+ *   signer   root without capabilities    holds the private keys of links
  */
 #ifndef DAEMON_ROLES_H
 #define DAEMON_ROLES_H
@@ -36,5 +37,6 @@ int porter_main(const struct daemon_options *o);
 int checker_main(const struct daemon_options *o);
 int keeper_main(const struct daemon_options *o);
 int catalogue_main(const struct daemon_options *o);
+int signer_main(const struct daemon_options *o);
 
 #endif

@@ -18,6 +18,7 @@
 
 #include <openssl/bio.h>
 #include <openssl/core_names.h>
+#include <openssl/decoder.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -500,6 +501,33 @@ int pki_key_to_pem(char **ret, EVP_PKEY *key)
 	return take_text(ret, b);
 }
 
+/*
+ * The first key among whatever else the text holds ("EC PARAMETERS" before it). Said to be EC, since OpenSSL would otherwise set
+ * up decoders for every kind of key that it knows, which takes three times as long as all the rest.
+ */
+static EVP_PKEY *decode_key(BIO *b)
+{
+	EVP_PKEY *key = NULL;
+	OSSL_DECODER_CTX *ctx = OSSL_DECODER_CTX_new_for_pkey(&key, "PEM", NULL, "EC", EVP_PKEY_KEYPAIR, NULL, NULL);
+	size_t left, before = SIZE_MAX;
+
+	if (ctx && OSSL_DECODER_CTX_set_pem_password_cb(ctx, no_password, NULL) == 1)
+		while (!key && (left = BIO_pending(b)) > 0 && left < before) {
+			before = left;
+			(void)!OSSL_DECODER_from_bio(ctx, b);
+		}
+	OSSL_DECODER_CTX_free(ctx);
+	return key;
+}
+
+/* A file may hold the public half alone, or one that is another key's; what that signs nobody can verify. */
+static bool has_both_halves(EVP_PKEY *key)
+{
+	AUTO(pkey_ctx_cleanup) EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+
+	return ctx && EVP_PKEY_pairwise_check(ctx) == 1;
+}
+
 int pki_key_from_pem(EVP_PKEY **ret, const char *pem, size_t size)
 {
 	AUTO(bio_cleanup) BIO *b = NULL;
@@ -511,11 +539,11 @@ int pki_key_from_pem(EVP_PKEY **ret, const char *pem, size_t size)
 	b = BIO_new_mem_buf(pem, (int)size);
 	if (!b)
 		return fail(-ENOMEM);
-	key = PEM_read_bio_PrivateKey(b, NULL, no_password, NULL);
+	key = decode_key(b);
 	if (!key)
 		return fail(-EBADMSG);
-	if (pki_point(point, key) < 0)
-		return -EINVAL;
+	if (pki_point(point, key) < 0 || !has_both_halves(key))
+		return fail(-EINVAL);
 	*ret = take_ptr(key);
 	return fail(0);
 }

@@ -63,7 +63,7 @@ MUST_CHECK int pki_to_pem(char **ret, STACK_OF(X509) *certs);
 MUST_CHECK int pki_from_pem(STACK_OF(X509) **ret, const char *pem, size_t size);
 
 /* pki_key_to_pem(), pki_key_from_pem() - a private key, not encrypted. *ret of the first: free() after OPENSSL_cleanse().
- * Return: 0; -EBADMSG: not PEM, encrypted, or over LIMIT_CHAIN_SIZE; -EINVAL: not P-256; -ENOMEM. */
+ * Return: 0; -EBADMSG: not PEM, encrypted, or over LIMIT_CHAIN_SIZE; -EINVAL: not P-256, or its halves do not belong together; -ENOMEM. */
 MUST_CHECK int pki_key_to_pem(char **ret, EVP_PKEY *key);
 MUST_CHECK int pki_key_from_pem(EVP_PKEY **ret, const char *pem, size_t size);
 

@@ -135,6 +135,7 @@ static void test_key_pem(void **state)
 	BIO *b = BIO_new(BIO_s_mem());
 	EVP_PKEY *key, *again, *p384 = EVP_EC_gen("P-384");
 	char *pem, *bytes;
+	uint8_t *der = NULL;
 	long n;
 
 	assert_int_equal(pki_new_key(&key), 0);
@@ -153,6 +154,19 @@ static void test_key_pem(void **state)
 	assert_int_equal(pki_key_from_pem(&again, bytes, (size_t)n), 0);
 	assert_int_equal(EVP_PKEY_eq(key, again), 1);
 	EVP_PKEY_free(again);
+
+	BIO_reset(b);
+	assert_int_equal(PEM_write_bio_PUBKEY(b, key), 1);
+	n = BIO_get_mem_data(b, &bytes);
+	assert_int_not_equal(pki_key_from_pem(&again, bytes, (size_t)n), 0);
+
+	BIO_reset(b); /* the number of one key with the point of another: what it signs nobody could verify */
+	n = i2d_PrivateKey(key, &der);
+	assert_int_equal(pki_point(der + n - KEY_POINT_SIZE, g_root.key), 0);
+	assert_true(PEM_write_bio(b, "EC PRIVATE KEY", "", der, n) > 0);
+	OPENSSL_free(der);
+	n = BIO_get_mem_data(b, &bytes);
+	assert_int_equal(pki_key_from_pem(&again, bytes, (size_t)n), -EINVAL);
 
 	BIO_reset(b);
 	assert_int_equal(PEM_write_bio_PKCS8PrivateKey(b, key, EVP_aes_128_cbc(), "pass", 4, NULL, NULL), 1);
