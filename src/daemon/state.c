@@ -1,5 +1,5 @@
 /*
- * Theory of operation: a table with one row per intention, one per enrolment, and those of state_ca.c, written with prepared
+ * Theory of operation: a table with one row per intention, one per enrolment, and those of state_ca.c and state_catalogue.c, written with prepared
  * statements, each change its own transaction. WAL with synchronous=FULL: a change that returned 0 survives a power cut, and a kill at any
  * instruction leaves the state before or after it. The file is locked for as long as it is open, so there is one writer;
  * that also keeps WAL's index in our own memory, so that state.db-wal is the only other file.
@@ -38,6 +38,7 @@ static const char *const g_migrations[] = {
 	"cgroup_path TEXT NOT NULL, container_id TEXT NOT NULL, enrolled_by TEXT NOT NULL, boot_id TEXT NOT NULL"
 	") STRICT, WITHOUT ROWID;",
 	STATE_CA_SCHEMA,
+	STATE_CATALOGUE_SCHEMA,
 };
 
 enum {
@@ -485,7 +486,7 @@ static int check_schema(sqlite3 *sql)
 	}
 	if (rc != SQLITE_DONE)
 		r = sql_error(rc);
-	else if (n_tables != 2 + STATE_CA_TABLES)
+	else if (n_tables != 2 + STATE_CA_TABLES + STATE_CATALOGUE_TABLES)
 		r = -EBADMSG;
 	(void)sqlite3_finalize(s);
 	return r;
@@ -562,6 +563,9 @@ static int start_using(struct state_db *db, char *why)
 	r = state_ca_start(db);
 	if (r < 0)
 		return fail(why, r, "state.db is damaged", "what it says about certificates is not valid");
+	r = state_catalogue_start(db);
+	if (r < 0)
+		return fail(why, r, "state.db is damaged", "what it says about the cluster is not valid");
 	forget = db->stmts[STMT_FORGET_BOOTS];
 	rc = SQLITE_OK;
 	sql_bind_text(forget, &rc, 1, db->boot_id);
@@ -622,6 +626,7 @@ struct state_db *state_close(struct state_db *db)
 	for (size_t i = 0; i < STATE_STMTS_MAX; i++) {
 		(void)sqlite3_finalize(db->stmts[i]); /* tells failures that were handled when they came */
 		(void)sqlite3_finalize(db->ca_stmts[i]);
+		(void)sqlite3_finalize(db->catalogue_stmts[i]);
 	}
 	if (sqlite3_close(db->sql) != SQLITE_OK)
 		abort(); /* a statement of ours was forgotten: a fault of this file */

@@ -1,4 +1,7 @@
-/* What the two halves of the state database share: state.c (the file, intentions, enrolments), state_ca.c (certificates). */
+/*
+ * What the parts of the state database share: state.c (the file, intentions, enrolments), state_ca.c (certificates),
+ * state_catalogue.c (what etcd told).
+ */
 #ifndef DAEMON_STATE_INT_H
 #define DAEMON_STATE_INT_H
 
@@ -10,6 +13,7 @@ enum {
 	STATE_STMTS_MAX = 32,
 	STATE_BOOT_ID_SIZE = 64, /* a UUID has 36 characters */
 	STATE_CA_TABLES = 6,
+	STATE_CATALOGUE_TABLES = 2,
 };
 
 /* What the file's version 2 adds to version 1; check_schema() compares each statement with the file's own, word for word. */
@@ -30,15 +34,26 @@ enum {
 	"CREATE TABLE revoked(" \
 	"entry TEXT NOT NULL PRIMARY KEY, since_unix_s INTEGER NOT NULL, until_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 
+/* What version 3 adds. */
+#define STATE_CATALOGUE_SCHEMA \
+	"CREATE TABLE catalogue_entry(key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE catalogue_known(" \
+	"id INTEGER NOT NULL PRIMARY KEY, prefix TEXT NOT NULL, cluster_id INTEGER NOT NULL, revision INTEGER NOT NULL, epoch TEXT NOT NULL, " \
+	"generation INTEGER NOT NULL, heard_unix_s INTEGER NOT NULL, reset_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+
 struct state_db {
 	sqlite3 *sql;
 	sqlite3_stmt *stmts[STATE_STMTS_MAX];	 /* state.c's */
 	sqlite3_stmt *ca_stmts[STATE_STMTS_MAX]; /* state_ca.c's */
+	sqlite3_stmt *catalogue_stmts[STATE_STMTS_MAX]; /* state_catalogue.c's */
 	char boot_id[STATE_BOOT_ID_SIZE];
 };
 
 /* state_ca_start() - prepare state_ca.c's statements and read every row once. Return: 0 or negative errno. */
 MUST_CHECK int state_ca_start(struct state_db *db);
+
+/* state_catalogue_start() - likewise. */
+MUST_CHECK int state_catalogue_start(struct state_db *db);
 
 /* Statements: state.c says more. sql_bind_*() keep the first failure in @rc, sql_run() and sql_finish() tell it. */
 int sql_error(int rc);

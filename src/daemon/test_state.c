@@ -1,5 +1,6 @@
 /* What must survive, what must be forgotten, and that a damaged, foreign, full or read-only file is an error and nothing worse. */
 #include "daemon/state.h"
+#include "daemon/state_catalogue.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -421,6 +422,92 @@ static void test_refuses_unsound_certificates(void **unused)
 	state_close(db);
 }
 
+static const struct state_change g_entries[] = {
+	{ "hosts/b", "{\"address\":\"10.0.0.2:7443\"}" },
+	{ "intentions/x", "{\"source\":\"a/web\",\"destination\":\"a/redis\",\"action\":\"allow\"}" },
+	{ "services/a/redis/b", "{\"up\":true,\"lanes\":3}" },
+};
+
+static struct state_known a_known(void)
+{
+	return (struct state_known){ .prefix = "/sealane", .cluster_id = UINT64_MAX - 1, .revision = 7, .heard_unix_s = 1000,
+				     .epoch = { .epoch = "00112233445566778899aabbccddeeff", .generation = 2 } };
+}
+
+static void put_entries(struct state_db *db)
+{
+	struct state_known k = a_known();
+
+	assert_int_equal(state_catalogue_write(db, &k, g_entries, 3), 0);
+}
+
+static int see_entry(void *arg, const char *key, const char *value)
+{
+	size_t *n = arg;
+
+	assert_string_equal(key, g_entries[*n].key);
+	assert_string_equal(value, g_entries[*n].value);
+	(*n)++;
+	return 0;
+}
+
+static void assert_entries(struct state_db *db, size_t expected)
+{
+	size_t n = 0;
+
+	assert_int_equal(state_catalogue_each(db, see_entry, &n), 0);
+	assert_int_equal(n, expected);
+}
+
+static void test_keeps_the_catalogue(void **unused)
+{
+	const struct state_change change = { "services/a/redis/b", NULL };
+	struct state_db *db = must_open("boot-1");
+	struct state_known k = a_known(), got;
+
+	(void)unused;
+	assert_int_equal(state_catalogue_known(db, &got), -ENOENT);
+	put_entries(db);
+	state_close(db);
+	db = must_open("boot-2");
+	assert_int_equal(state_catalogue_known(db, &got), 0);
+	assert_string_equal(got.prefix, k.prefix);
+	assert_string_equal(got.epoch.epoch, k.epoch.epoch);
+	assert_true(got.cluster_id == k.cluster_id && got.revision == 7 && got.epoch.generation == 2 && got.heard_unix_s == 1000);
+	assert_entries(db, 3);
+	k.reset_unix_s = 2000;
+	assert_int_equal(state_catalogue_write(db, &k, &change, 1), 0);
+	assert_entries(db, 2);
+	assert_int_equal(state_catalogue_known(db, &got), 0);
+	assert_int_equal(got.reset_unix_s, 2000);
+	assert_int_equal(state_catalogue_forget(db), 0);
+	assert_int_equal(state_catalogue_known(db, &got), -ENOENT);
+	assert_entries(db, 0);
+	state_close(db);
+}
+
+/* All of a write, or nothing. */
+static void test_refuses_unsound_entries(void **unused)
+{
+	static const struct state_change changes[] = {
+		{ "hosts/B", "{\"address\":\"\"}" }, { "hosts/b", "{\"address\":\"b:1\"}" }, { "hosts/b", "{}" }, { "other", "{}" }, { "hosts/b", "" },
+	};
+	struct state_db *db = must_open("boot-1");
+	struct state_known k = a_known();
+
+	(void)unused;
+	for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+		const struct state_change two[] = { g_entries[0], changes[i] };
+
+		assert_int_equal(state_catalogue_write(db, &k, two, 2), -EINVAL);
+	}
+	k.epoch.epoch[0] = 'x';
+	assert_int_equal(state_catalogue_write(db, &k, g_entries, 1), -EINVAL);
+	assert_entries(db, 0);
+	assert_int_equal(state_catalogue_known(db, &k), -ENOENT);
+	state_close(db);
+}
+
 /* A file of the version before has no such tables: they are made, what was there stays. */
 static void test_from_version_1(void **unused)
 {
@@ -433,7 +520,8 @@ static void test_from_version_1(void **unused)
 	state_close(db);
 	assert_int_equal(sqlite3_open(g_path, &sql), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(sql, "DROP TABLE membership; DROP TABLE certificate; DROP TABLE ca_grant; DROP TABLE ca_token;"
-					   "DROP TABLE ca_issued; DROP TABLE revoked; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
+					   "DROP TABLE ca_issued; DROP TABLE revoked; DROP TABLE catalogue_entry; DROP TABLE catalogue_known;"
+					   "PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_close(sql), SQLITE_OK);
 	db = must_open("boot-1");
 	assert_int_equal(count_intentions(db), 1);
@@ -454,6 +542,7 @@ static void spoil(const char *statement)
 	assert_int_equal(state_put_intention(db, &i), 0);
 	assert_int_equal(state_put_enrolment(db, &e), 0);
 	put_certificates(db);
+	put_entries(db);
 	state_close(db);
 	assert_int_equal(sqlite3_open(g_path, &sql), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(sql, statement, NULL, NULL, NULL), SQLITE_OK);
@@ -484,6 +573,12 @@ static void test_refuses_spoilt_content(void **unused)
 		"UPDATE membership SET roots = ''",
 		"INSERT INTO membership SELECT 2, 0, trust_domain, host, authority, address, 0, roots FROM membership",
 		"UPDATE certificate SET key = '../../etc/shadow'",
+		"UPDATE catalogue_entry SET key = 'nonsense/' || key",
+		"UPDATE catalogue_entry SET value = '{}'",
+		"UPDATE catalogue_entry SET value = value || printf('%.1400c', ' ')",
+		"UPDATE catalogue_known SET epoch = 'abc'",
+		"UPDATE catalogue_known SET prefix = ''",
+		"UPDATE catalogue_known SET heard_unix_s = -1",
 		"UPDATE certificate SET name = 'HOST' WHERE name = 'host'",
 		"UPDATE certificate SET pem = printf('%.70000c', 'x')",
 		"UPDATE ca_grant SET pattern = 'prod/'",
@@ -687,6 +782,8 @@ int main(void)
 		TEST(test_certificates_survive),
 		TEST(test_whole_or_not_at_all),
 		TEST(test_refuses_unsound_certificates),
+		TEST(test_keeps_the_catalogue),
+		TEST(test_refuses_unsound_entries),
 		TEST(test_from_version_1),
 		TEST(test_refuses_spoilt_content),
 		TEST(test_refuses_garbage_and_leaves_it_alone),
