@@ -29,6 +29,8 @@
 enum { EXIT_CONFIG = 78 };
 /* Messages taken from one channel per turn of the loop, so that one busy gate cannot starve the rest. */
 enum { MSGS_PER_TURN = 64 };
+/* After GOAWAY (docs/design/link.md): well below what the warden waits for us to end. */
+enum { DRAIN_MS = 1000 };
 
 struct pending {
 	uint32_t seq;
@@ -43,7 +45,7 @@ struct reload_waiter {
 	void *arg;
 };
 
-/* One channel in the loop. index: of the gate. */
+/* One channel in the loop. index: of the gate or linker. */
 struct peer {
 	struct broker *b;
 	struct chan *chan;
@@ -54,7 +56,7 @@ struct peer {
 };
 
 struct broker_private {
-	struct peer warden, checker, porter, gates[LIMIT_GATES];
+	struct peer warden, checker, porter, gates[LIMIT_GATES], linkers[LIMIT_LINKERS];
 	struct pending *pending;
 	uint32_t next_seq;
 	struct config_source incoming[64]; /* the files of the set that is arriving */
@@ -104,6 +106,11 @@ static void peer_close(struct peer *l)
 	chan_close(l->chan);
 }
 
+static bool is_linker(const struct peer *l)
+{
+	return l >= l->b->p->linkers && l < l->b->p->linkers + LIMIT_LINKERS;
+}
+
 /* Only from the loop: whoever sends to a peer may be walking over what its loss takes away. */
 static void peer_lost(struct peer *l, int err)
 {
@@ -117,6 +124,8 @@ static void peer_lost(struct peer *l, int err)
 	peer_close(l);
 	if (l == &b->p->porter)
 		port_on_porter_lost(b);
+	else if (is_linker(l))
+		link_on_linker_lost(b, (uint32_t)l->index);
 	else if (l != &b->p->checker)
 		lane_on_gate_lost(b, l->index);
 }
@@ -214,6 +223,12 @@ void broker_tell_checker(struct broker *b, const struct role_msg *m)
 void broker_tell_porter(struct broker *b, const struct role_msg *m, int fd)
 {
 	peer_send(&b->p->porter, m, fd);
+}
+
+void broker_tell_linker(struct broker *b, size_t linker, const struct role_msg *m, int fd)
+{
+	if (linker < b->n_linkers)
+		peer_send(&b->p->linkers[linker], m, fd);
 }
 
 void broker_tell_warden(struct broker *b, const struct role_msg *m, int fd)
@@ -430,7 +445,11 @@ static void take_config(struct broker *b)
 		reload_failed(b, why);
 		return;
 	}
+	if (c->link.host_name[0])
+		memcpy(b->host, c->link.host_name, sizeof(b->host));
 	model_apply(b, c);
+	ca_apply(b);
+	link_apply(b);
 	tell_warden(b);
 	b->counters.reloads_ok += !first;
 	log_info("config.loaded", LOG_U64("files", b->p->n_incoming), LOG_U64("workloads", c->n_workloads),
@@ -500,6 +519,8 @@ static void on_gate_msg(struct broker *b, size_t gate, const struct role_msg *m,
 		lane_on_closed(b, gate, &m->u.stats);
 	else if (m->type == GB_STATS)
 		lane_on_stats(b, gate, &m->u.stats);
+	else if (m->type == GB_HANDED)
+		lane_on_handed(b, gate, m->u.id.id, *fd);
 	else
 		log_error("broker.unexpected_message", LOG_STR("from", "gate"), LOG_STR("type", role_msg_name(m->type)));
 }
@@ -526,6 +547,11 @@ static void on_porter_msg(struct broker *b, size_t index, const struct role_msg 
 		shm_on_stats(b, &m->u.stats);
 	else
 		log_error("broker.unexpected_message", LOG_STR("from", "porter"), LOG_STR("type", role_msg_name(m->type)));
+}
+
+static void on_linker_msg(struct broker *b, size_t linker, const struct role_msg *m, int *fd)
+{
+	link_on_msg(b, (uint32_t)linker, m, fd);
 }
 
 static void on_porter_started(struct broker *b, int *fd)
@@ -561,6 +587,25 @@ static void on_gate_started(struct broker *b, uint32_t index, int *fd)
 		model_hand_listeners_to_gate(b, index);
 }
 
+static void on_linker_started(struct broker *b, uint32_t index, int *fd)
+{
+	struct peer *l;
+
+	if (index >= LIMIT_LINKERS || *fd < 0)
+		return;
+	l = &b->p->linkers[index];
+	if (index < b->n_linkers && l->chan) {
+		peer_close(l);
+		link_on_linker_lost(b, index);
+	}
+	for (; b->n_linkers <= index; b->n_linkers++)
+		b->linkers[b->n_linkers] = (struct chan){ .fd = -1 };
+	if (peer_open(l, b, &b->linkers[index], take_fd(fd), index, on_linker_msg) < 0)
+		broker_stop(b, 1);
+	else
+		link_on_linker(b, index);
+}
+
 static void on_server_state(struct broker *b, const struct role_server_state *st)
 {
 	struct service *s = model_service(b, st->sid);
@@ -576,8 +621,11 @@ static void on_server_state(struct broker *b, const struct role_server_state *st
 	s->dev = st->dev;
 	s->ino = st->ino;
 	model_refresh_service(b, s->sid);
-	if (s->up)
-		lane_on_server_up(b, s->sid);
+	link_announce(b);
+	if (!s->up)
+		return;
+	lane_on_server_up(b, s->sid);
+	welcome_retry(b);
 }
 
 static void on_guard(struct broker *b, const struct role_guard *g)
@@ -589,6 +637,20 @@ static void on_guard(struct broker *b, const struct role_guard *g)
 	}
 	memcpy(b->guard_why, g->why, sizeof(g->why));
 	log_info("guard.state", LOG_STR("guard", g->state == GUARD_LSM ? "lsm" : "off"), LOG_STR("why", g->why));
+}
+
+static void on_drained(struct broker *b, void *arg)
+{
+	broker_stop(b, 0);
+}
+
+/* The other hosts are told, so that they see an end and no fault; what is on its way has a second. */
+static void on_stop(struct broker *b)
+{
+	if (link_drain(b))
+		broker_after(b, DRAIN_MS, on_drained, NULL);
+	else
+		broker_stop(b, 0);
 }
 
 static void on_warden_msg(struct broker *b, size_t index, const struct role_msg *m, int *fd)
@@ -612,6 +674,12 @@ static void on_warden_msg(struct broker *b, size_t index, const struct role_msg 
 	case WB_PORTER:
 		on_porter_started(b, fd);
 		break;
+	case WB_LINKER:
+		on_linker_started(b, m->u.gate.index, fd);
+		break;
+	case WB_SIGNER:
+		ca_on_signer(b, fd);
+		break;
 	case WB_KEPT:
 		shm_on_kept(b, m->u.store.name, fd);
 		break;
@@ -628,7 +696,7 @@ static void on_warden_msg(struct broker *b, size_t index, const struct role_msg 
 		on_guard(b, &m->u.guard);
 		break;
 	case WB_STOP:
-		broker_stop(b, 0);
+		on_stop(b);
 		break;
 	default:
 		log_error("broker.unexpected_message", LOG_STR("from", "warden"), LOG_STR("type", role_msg_name(m->type)));

@@ -5,7 +5,7 @@
  *
  * Before it on a connection's way: gate.c (who connected?). After it: warden (connect), gate.c again (relay).
  * Files: broker.c (loop, channels), broker_model.c (configuration into tables), broker_lane.c (a connection's way),
- * broker_port.c and broker_shm.c (the same for lanes in shared memory), broker_admin.c (HTTP), broker_views.c (JSON),
+ * broker_port.c and broker_shm.c (the same for lanes in shared memory), broker_link.c (other hosts), broker_admin.c (HTTP), broker_views.c (JSON),
  * broker_metrics.c, state.c (SQLite).
  *
  * Threads: one. Everything here belongs to the broker's event loop.
@@ -51,6 +51,7 @@ struct workload {
 	bool enrol_retry, enrol_told; /* broker_enrol.c: a timer looks again; the refusal was logged */
 	char enrolled_by[64];	/* "config", "hook", "cli", "state" */
 	uint32_t n_lanes;	/* open relayed lanes from it */
+	uint32_t n_link_lanes;	/* from it to other hosts, open or opening */
 	/* Its control socket (broker_port.c), and what came by it. */
 	int control_fd;		/* owned; -1: none (yet) */
 	uint32_t control_seq;	/* of the last BW_LISTEN or BW_UNLISTEN for it: an earlier answer says nothing */
@@ -112,7 +113,7 @@ struct pair {
 	UT_hash_handle hh;
 };
 
-enum lane_path { LANE_PATH_RELAY, LANE_PATH_DIRECT, LANE_PATH_SHM, LANE_PATH_N };
+enum lane_path { LANE_PATH_RELAY, LANE_PATH_DIRECT, LANE_PATH_SHM, LANE_PATH_LINK, LANE_PATH_N };
 
 /* What only a lane in shared memory has (broker_shm.c). */
 struct lane_shm {
@@ -128,7 +129,21 @@ struct lane_shm {
 	uint32_t cap_log2;
 };
 
-/* A lane, open now. Relayed ones and those in shared memory live in broker->lanes by id; direct ones are the result of the last scan. */
+struct carry;
+
+/* What only a lane between hosts has (broker_cross.c). */
+struct lane_link {
+	struct carry *opening; /* outbound: no host has taken it yet, so it is no open lane (broker_carry.c) */
+	bool inbound;	       /* then there is no client here: wid and lid are ROLE_NO_ID */
+	uint32_t linker;
+	uint32_t hid;			/* inbound: of the host that we know by that address, for people; or ROLE_NO_ID */
+	char peer[LIMIT_ADDRESS_SIZE];	/* inbound: where it came from */
+};
+
+/*
+ * A lane, open now. Relayed ones, those in shared memory and those between hosts live in broker->lanes by id; direct ones are the
+ * result of the last scan.
+ */
 struct lane {
 	uint64_t id; /* direct: made from the two socket inodes */
 	enum lane_path path;
@@ -144,6 +159,7 @@ struct lane {
 	bool cut;	      /* the gate (or the porter) was told to end it */
 	struct pair *pair;
 	struct lane_shm shm;
+	struct lane_link link;
 	UT_hash_handle hh;
 };
 
@@ -152,6 +168,14 @@ struct broker_counters {
 	uint64_t bytes_up, bytes_down; /* of ended relayed lanes; add the open ones' */
 	uint64_t shm_bytes_up, shm_bytes_down; /* the same of lanes in shared memory, as the two ends say */
 	uint64_t reloads_ok, reloads_failed;
+};
+
+struct link_counters {
+	uint64_t sessions_up;			   /* that ever came up */
+	uint64_t refused[SESSION_REASON_N];	   /* that did not come up, by reason */
+	uint64_t ended[SESSION_REASON_N];	   /* that had come up */
+	uint64_t lanes_opened[2], lanes_no[2][LINK_CODE_N]; /* outbound, inbound; refused by code */
+	uint64_t bytes_up[2], bytes_down[2];	   /* of ended lanes; add the open ones' */
 };
 
 /*
@@ -203,6 +227,8 @@ struct broker_explanation {
 	const char *guard;    /* "lsm", "off" */
 	bool library;	      /* a lane in shared memory would be given, if it were asked for now */
 	char library_why[256]; /* and if not, why: one line for people; "" */
+	char hosts[256];       /* ROUTE_LINK: the hosts that have it up, "b, c"; "" */
+	const char *lacks;     /* ROUTE_LINK: what is missing, a certificate or a host; NULL: nothing */
 };
 struct broker_explanation broker_explain(struct broker *b, const struct service_name *source,
 					 const struct service_name *destination);
@@ -218,7 +244,7 @@ struct broker {
 	enum identity_method identity;
 	enum guard_state guard;
 	char guard_why[128]; /* why there is none */
-	char host[LIMIT_NAME_SIZE]; /* this host, as peers on lanes are told */
+	char host[LIMIT_NAME_SIZE]; /* this host: `host_name`, else the machine's name, as peers on lanes are told */
 
 	struct workload *workloads;
 	size_t n_workloads;
@@ -234,6 +260,13 @@ struct broker {
 	struct chan warden, checker, porter;
 	struct chan gates[LIMIT_GATES];
 	size_t n_gates;
+	struct chan linkers[LIMIT_LINKERS];
+	size_t n_linkers;
+
+	struct link_host *hosts; /* by hid (broker_link.h) */
+	struct link_session *sessions;
+	struct link_peer *link_peers;
+	struct link_counters link;
 
 	struct broker_private *p; /* loop events, pending requests: broker.c only */
 	struct admin *admin;	  /* broker_admin.c only */

@@ -1,8 +1,9 @@
 /*
  * Theory of operation: health checks, as in Consul's service definitions. Every `interval` either a command is run (by the
  * checker role, as the daemon's ordinary user) or the warden connects to the service's socket; the result is shown in
- * `sealane ls services` and /metrics, and a change is one event. On one host there is one instance of a service, so health
- * is told, not acted upon: a failing server still gets its connections, as it would without us.
+ * `sealane ls services` and /metrics, and a change is one event. On one host there is one instance of a service, so there health
+ * is told, not acted upon: a failing server still gets its connections, as it would without us. Other hosts are told that it is
+ * not up, since they may have another one.
  */
 #include "daemon/broker_int.h"
 
@@ -22,6 +23,7 @@ static void health_set(struct broker *b, struct service *s, bool passing, const 
 	LOG_EVENT(passing ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "service.health",
 		  LOG_STR("service", service_name_format(name, &s->name)), LOG_STR("health", health_name(now)),
 		  LOG_STR("output", s->health_output));
+	link_announce(b);
 }
 
 static void on_connected(struct broker *b, void *arg, const struct role_reply *reply, int fd)

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "daemon/broker.h"
+#include "daemon/broker_link.h"
 
 /* A request to the warden that waits for its WB_REPLY. @fd: came with the reply, owned by the callback; -1 without. */
 typedef void (*reply_fn)(struct broker *b, void *arg, const struct role_reply *reply, int fd);
@@ -19,6 +20,7 @@ void broker_tell_gate(struct broker *b, size_t gate, const struct role_msg *m, i
 void broker_tell_all_gates(struct broker *b, const struct role_msg *m, int fd);
 void broker_tell_checker(struct broker *b, const struct role_msg *m);
 void broker_tell_porter(struct broker *b, const struct role_msg *m, int fd);
+void broker_tell_linker(struct broker *b, size_t linker, const struct role_msg *m, int fd);
 /* broker_tell_warden() - something that has no reply. */
 void broker_tell_warden(struct broker *b, const struct role_msg *m, int fd);
 
@@ -36,6 +38,8 @@ MUST_CHECK int model_check(struct broker *b, const struct config *c, char *why, 
 /* model_refresh() - policy, server or workload changed: decide every route and every open lane again. */
 void model_refresh(struct broker *b);
 void model_refresh_workload(struct broker *b, uint32_t wid);
+/* model_refresh_routes() - what other hosts offer changed: decide every route again. */
+void model_refresh_routes(struct broker *b);
 void model_refresh_service(struct broker *b, uint32_t sid);
 struct route_choice model_choose(struct broker *b, const struct upstream *u);
 
@@ -55,6 +59,12 @@ void model_hand_listeners_to_gate(struct broker *b, size_t gate);
 
 void lane_on_accept(struct broker *b, size_t gate, const struct role_accept *a);
 void lane_on_gone(struct broker *b, size_t gate, uint32_t cid);
+/* lane_on_handed() - the gate has given a client away: to another host with it. @fd: borrowed. */
+void lane_on_handed(struct broker *b, size_t gate, uint32_t cid, int fd);
+/* lane_retry_waiting() - what clients wait for that the gates hold may have come. */
+void lane_retry_waiting(struct broker *b);
+/* lane_stats_of_linkers_end() - the linkers have told of all their lanes. */
+void lane_stats_of_linkers_end(struct broker *b);
 void lane_on_closed(struct broker *b, size_t gate, const struct role_stats *s);
 void lane_on_stats(struct broker *b, size_t gate, const struct role_stats *s);
 void lane_on_gate_lost(struct broker *b, size_t gate);

@@ -8,8 +8,9 @@
  *                     so that a burst fills neither its channel nor its time
  *   OPENING_IDENTITY  whose cgroup is that?       the cache, else the warden (BW_RESOLVE)
  *   (at once)         may they?                   policy, limits (core/); a "no" is BG_REFUSE and one event
- *   OPENING_WAITING   is the server there?        wait for WB_SERVER_STATE, at most connect_wait
+ *   OPENING_WAITING   is the server there?        wait for WB_SERVER_STATE, or for another host, at most connect_wait
  *   OPENING_CONNECT   its other end               the warden (BW_CONNECT), then BG_GO and the lane is open
+ *   OPENING_HANDING   or: it goes to another host; the gate gives the client away (BG_HAND), and broker_carry.c goes on
  *
  * In each state only this file touches the opening; it is freed when the client is gone or answered and no reply is
  * outstanding (refs). A cgroup that was found to lie in a workload stays there for life (cgroups do not move, and ids are
@@ -24,7 +25,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-enum opening_state { OPENING_QUEUED, OPENING_IDENTITY, OPENING_WAITING, OPENING_CONNECT };
+enum opening_state { OPENING_QUEUED, OPENING_IDENTITY, OPENING_WAITING, OPENING_CONNECT, OPENING_HANDING };
 
 /* Some 20 us each in the warden: a millisecond or two until an order of another kind has its turn. */
 enum { ASKED_MAX = 64 };
@@ -69,7 +70,7 @@ static struct {
 	uint64_t last_lane_id;
 	size_t n_relayed;
 	struct refresh_waiter *waiters;
-	bool refreshing, scan_out, porter_out;
+	bool refreshing, scan_out, porter_out, linkers_out;
 	bool gate_out[LIMIT_GATES];
 	unsigned refresh_generation;
 	struct lane *scanned; /* the scan that is arriving */
@@ -330,6 +331,8 @@ static bool is_still_enrolled(const struct opening *o)
 
 /* ------------------------------------------------------------------ the server's end */
 
+static const char g_not_up[] = "the server is not up: nobody listens on its socket";
+
 static void on_retry_time(struct broker *b, void *arg)
 {
 	struct opening *o = arg;
@@ -340,14 +343,17 @@ static void on_retry_time(struct broker *b, void *arg)
 	opening_unref(o);
 }
 
-/* Wait for the server: woken by lane_on_server_up(), at the latest when the time is over. */
-static void opening_wait(struct opening *o, unsigned retry_ms)
+/*
+ * Wait for the server, or for another host: woken by lane_on_server_up() and lane_retry_waiting(), at the latest when the time
+ * is over. @what: why it is refused then.
+ */
+static void opening_wait(struct opening *o, unsigned retry_ms, const char *what)
 {
 	uint64_t now = clock_ns();
 
 	o->state = OPENING_WAITING;
 	if (now >= o->deadline_ns) {
-		fail(o, "the server is not up: nobody listens on its socket", 0);
+		fail(o, what, 0);
 		return;
 	}
 	if (o->timer_set)
@@ -431,7 +437,7 @@ static void on_connected(struct broker *b, void *arg, const struct role_reply *r
 		if (!u || !is_still_enrolled(o))
 			opening_refuse(o);
 		else if (reply->error == -ECONNREFUSED || reply->error == -ENOENT || reply->error == -EAGAIN)
-			opening_wait(o, 50);
+			opening_wait(o, 50, g_not_up);
 		else if (reply->error || server < 0)
 			fail(o, reply->why[0] ? reply->why : "the server could not be reached", reply->error);
 		else if ((c = model_choose(b, u)).route == ROUTE_REFUSE)
@@ -481,7 +487,7 @@ static const char *admit(struct opening *o, struct upstream *u, const struct int
 {
 	if (o->admitted)
 		return NULL;
-	if (!has_share(o->b, &o->b->workloads[o->wid]))
+	if (!has_share(o->b, &o->b->workloads[o->wid]) || !carry_has_share(o->b, &o->b->workloads[o->wid]))
 		return "limit reached: the workload holds as many lanes as are left for all others together";
 	o->pair = lane_pair(o->b, &u->source, &u->destination);
 	if (!o->pair)
@@ -495,6 +501,58 @@ static const char *admit(struct opening *o, struct upstream *u, const struct int
 	default:
 		return "limit reached: connections_per_s";
 	}
+}
+
+/* To another host. Until there is one the gate keeps the client, since it sees when that leaves. */
+static void try_elsewhere(struct opening *o, const struct upstream *u)
+{
+	const char *lacks = carry_lacks(o->b, &u->source, &u->destination);
+	struct role_msg m = { .type = BG_HAND, .u.id.id = o->accept.cid };
+
+	if (lacks) {
+		opening_wait(o, 0, lacks);
+		return;
+	}
+	o->state = OPENING_HANDING;
+	broker_tell_gate(o->b, o->gate, &m, -1);
+}
+
+void lane_on_handed(struct broker *b, size_t gate, uint32_t cid, int fd)
+{
+	uint64_t key = (uint64_t)gate << 32 | cid;
+	struct carry_client c = { .wid = ROLE_NO_ID };
+	struct route_choice choice;
+	struct upstream *u;
+	struct opening *o;
+
+	HASH_FIND(hh, g_lanes.openings, &key, sizeof(key), o);
+	if (!o || o->state != OPENING_HANDING || fd < 0)
+		return; /* nobody's any more: closed by the caller */
+	u = model_upstream(b, o->accept.lid);
+	if (!u || !is_still_enrolled(o)) {
+		opening_end(o);
+		return;
+	}
+	choice = model_choose(b, u);
+	if (choice.route == ROUTE_REFUSE) {
+		deny(o, u, choice.intention, choice.why); /* the policy changed while the gate let it go */
+		return;
+	}
+	c = (struct carry_client){ .source = u->source, .destination = u->destination, .wid = u->wid, .lid = u->lid,
+				   .pid = o->accept.pid, .uid = o->accept.uid, .deadline_ns = o->deadline_ns, .pair = o->pair,
+				   .intention = choice.intention };
+	o->admitted = false; /* the lane holds the quota from here */
+	opening_end(o);
+	carry_begin(b, &c, fd);
+}
+
+void lane_retry_waiting(struct broker *b)
+{
+	struct opening *o, *tmp;
+
+	HASH_ITER(hh, g_lanes.openings, o, tmp)
+		if (o->state == OPENING_WAITING)
+			opening_try(o);
 }
 
 static void opening_try(struct opening *o)
@@ -523,9 +581,13 @@ static void opening_try(struct opening *o)
 		deny(o, u, c.intention, why);
 		return;
 	}
+	if (c.route == ROUTE_LINK) {
+		try_elsewhere(o, u);
+		return;
+	}
 	s = model_find_service(b, &u->destination);
 	if (!s->up) {
-		opening_wait(o, 0);
+		opening_wait(o, 0, g_not_up);
 		return;
 	}
 	o->sid = s->sid;
@@ -753,6 +815,7 @@ void lane_recheck_all(struct broker *b)
 		m.u.lane_ref = (struct role_lane_ref){ .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
 		broker_tell_gate(b, l->gate, &m, -1);
 	}
+	link_recheck(b);
 	port_recheck(b);
 }
 
@@ -811,6 +874,16 @@ void lane_cut_upstream(struct broker *b, uint32_t lid, const char *why)
 	HASH_ITER(hh, b->lanes, l, tmp)
 		if (l->path == LANE_PATH_RELAY && l->lid == lid)
 			cut_relayed(b, l, NULL, why);
+		else if (l->path == LANE_PATH_LINK && !l->link.inbound && l->lid == lid)
+			cross_cut(b, l, NULL, why);
+}
+
+/* Of a lane from another host, the server is all there is here. */
+static bool is_lane_of(struct broker *b, const struct lane *l, uint32_t wid)
+{
+	const struct service *s = model_service(b, l->sid);
+
+	return l->link.inbound ? s && s->wid == wid : l->wid == wid;
 }
 
 void lane_cut_workload(struct broker *b, struct workload *w, const char *why)
@@ -827,6 +900,8 @@ void lane_cut_workload(struct broker *b, struct workload *w, const char *why)
 			shm_cut(b, l, NULL, why);
 		else if (l->path == LANE_PATH_RELAY && l->wid == w->wid)
 			cut_relayed(b, l, NULL, why);
+		else if (l->path == LANE_PATH_LINK && is_lane_of(b, l, w->wid))
+			cross_cut(b, l, NULL, why);
 	for (size_t i = 0; i < b->n_upstreams; i++) {
 		struct upstream *u = &b->upstreams[i];
 		const struct service *s = model_find_service(b, &u->destination);
@@ -861,7 +936,7 @@ static void refresh_done(struct broker *b)
 
 static void refresh_finish_if_all(struct broker *b)
 {
-	if (!g_lanes.refreshing || g_lanes.scan_out || g_lanes.porter_out)
+	if (!g_lanes.refreshing || g_lanes.scan_out || g_lanes.porter_out || g_lanes.linkers_out)
 		return;
 	for (size_t i = 0; i < b->n_gates; i++)
 		if (g_lanes.gate_out[i])
@@ -872,6 +947,12 @@ static void refresh_finish_if_all(struct broker *b)
 void lane_stats_of_porter_end(struct broker *b)
 {
 	g_lanes.porter_out = false;
+	refresh_finish_if_all(b);
+}
+
+void lane_stats_of_linkers_end(struct broker *b)
+{
+	g_lanes.linkers_out = false;
 	refresh_finish_if_all(b);
 }
 
@@ -955,7 +1036,8 @@ static void on_refresh_timeout(struct broker *b, void *arg)
 {
 	if ((unsigned)(uintptr_t)arg != g_lanes.refresh_generation || !g_lanes.refreshing)
 		return;
-	log_warn("lanes.refresh_timeout", LOG_BOOL("warden", g_lanes.scan_out), LOG_BOOL("porter", g_lanes.porter_out));
+	log_warn("lanes.refresh_timeout", LOG_BOOL("warden", g_lanes.scan_out), LOG_BOOL("porter", g_lanes.porter_out),
+		 LOG_BOOL("linkers", g_lanes.linkers_out));
 	refresh_done(b);
 }
 
@@ -981,6 +1063,8 @@ void broker_refresh_lanes(struct broker *b, broker_done_fn done, void *arg)
 	broker_tell_all_gates(b, &stats, -1);
 	g_lanes.porter_out = b->porter.fd >= 0;
 	broker_tell_porter(b, &porter, -1);
+	link_ask_stats(b);
+	g_lanes.linkers_out = !link_has_stats(b);
 	/* A gate that is stuck must not keep the admin interface waiting: two seconds, then what is known. */
 	broker_after(b, 2000, on_refresh_timeout, (void *)(uintptr_t)g_lanes.refresh_generation);
 	broker_ask(b, &scan, -1, on_scan_done, (void *)(uintptr_t)g_lanes.refresh_generation);
@@ -1024,7 +1108,7 @@ int broker_each_lane(struct broker *b, int (*fn)(void *arg, const struct lane *l
 	int r;
 
 	HASH_ITER(hh, b->lanes, l, tmp) {
-		r = l->shm.pending ? 0 : fn(arg, l);
+		r = l->shm.pending || l->link.opening ? 0 : fn(arg, l);
 		if (r)
 			return r;
 	}

@@ -1,32 +1,161 @@
 /*
- * What the broker does for links (docs/design/link.md): which hosts there are and what they offer (broker_link.c), and which keys
- * and certificates this host has, and where there is one, the authority (broker_ca.c). Part of broker_int.h.
+ * What the broker does for links (docs/design/link.md): which hosts there are and what they offer (broker_link.c), the lanes that go
+ * out (broker_carry.c) and that come in (broker_welcome.c), and which keys and certificates this host has, and where there is one, the
+ * authority (broker_ca.c). Part of broker_int.h.
+ *
+ * Threads: the broker's one. Trust: what a linker says of another host is hostile: names and numbers are looked up, texts parsed.
  */
 #ifndef DAEMON_BROKER_LINK_H
 #define DAEMON_BROKER_LINK_H
 
+#include "core/announce.h"
 #include "daemon/broker.h"
 
 struct opening; /* broker_lane.c: a client that a gate accepted */
 
-/* --- broker_link.c: hosts, sessions, lanes that cross them --- */
+/* --- broker_link.c: hosts, sessions --- */
 
+/* Who says that there is a host. What the configuration says of it counts before the catalogue's. */
+enum link_from { LINK_FROM_CONFIG, LINK_FROM_CATALOGUE, LINK_FROM_N };
+
+enum link_host_state { LINK_HOST_UNKNOWN /* not reached yet */, LINK_HOST_UP, LINK_HOST_DOWN, LINK_HOST_STATE_N };
+
+/* Another host. Made by link_host_set(), gone with the last of those who said it. */
+struct link_host {
+	uint32_t hid; /* never used twice while the daemon runs */
+	char name[LIMIT_NAME_SIZE];
+	char addresses[LINK_FROM_N][LIMIT_ADDRESS_SIZE]; /* "": that one says nothing of it */
+	char address[LIMIT_ADDRESS_SIZE];		 /* the one that counts */
+	enum link_host_state state;			 /* of the session between hosts */
+	uint32_t reason;				 /* enum session_reason: why it is not up; SESSION_OK: not tried yet */
+	char why[256];
+	int64_t since_unix_s;	  /* of state */
+	int64_t told_unix_s;	  /* when a failure was logged last */
+	uint64_t session;	  /* key of the session between hosts; 0: none */
+	bool announced;		  /* `offers` is what it said on a session that still stands, or (not up) on the last one */
+	struct announced *offers; /* in order of name */
+	size_t n_offers;
+	struct service_name *said; /* beforehand, in the configuration */
+	size_t n_said;
+	struct announced *listed; /* what the catalogue says that it offers; in no order */
+	size_t n_listed, cap_listed;
+	uint32_t n_lanes; /* from here to it, open or opening */
+	UT_hash_handle hh;
+};
+
+/* One session of one linker, as it told. */
+struct link_session {
+	uint64_t key; /* linker << 32 | the linker's number */
+	bool inbound, resumed;
+	uint32_t hid; /* ROLE_NO_ID: inbound */
+	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE];
+	char address[LIMIT_ADDRESS_SIZE], cipher[40];
+	int64_t up_unix_s;
+	struct role_session_stats stats; /* as of the last BL_STATS */
+	struct link_peer *between;
+	UT_hash_handle hh;
+};
+
+/* What all sessions between the same two carried, for counters that never go back. At most LIMIT_LINK_PEERS; never removed. */
+struct link_peer_key {
+	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE];
+	uint32_t inbound;
+};
+struct link_peer {
+	struct link_peer_key key; /* unused bytes are zero */
+	uint32_t n_sessions;
+	uint64_t bytes_in, bytes_out, n_opened, n_refused; /* of sessions that have ended */
+	UT_hash_handle hh;
+};
+
+/*
+ * link_want() - linkers and a signer have to run from now on: this host joins others, or an authority begins here, though the
+ * configuration says nothing of links. May be repeated.
+ */
+void link_want(struct broker *b);
 /* link_apply() - the configuration changed: hosts, where to listen, how many linkers. After model_apply() has its tables. */
 void link_apply(struct broker *b);
-/* link_on_linker() - a linker was (re)started. @fd: its channel, taken. */
-void link_on_linker(struct broker *b, uint32_t index, int *fd);
-/* link_tell(), link_tell_all() - to a linker; one that does not read any more is closed (the warden restarts it). */
+/* link_host_set() - there is a host (or its address changed). Return: 0; -ENOSPC: LIMIT_HOSTS; -EINVAL: no address, no name. */
+MUST_CHECK int link_host_set(struct broker *b, const char *name, const char *address, enum link_from from);
+/* link_host_remove() - @from says no longer that there is one. */
+void link_host_remove(struct broker *b, const char *name, enum link_from from);
+/*
+ * link_host_lists(), link_host_unlists() - the catalogue says that a host that it has set offers @a->service, or not any more. What
+ * the host announces itself counts before it.
+ */
+MUST_CHECK int link_host_lists(struct broker *b, const char *name, const struct announced *a);
+void link_host_unlists(struct broker *b, const char *name, const struct service_name *service);
+struct link_host *link_host(struct broker *b, uint32_t hid); /* NULL: none (any more) */
+/* link_host_at() - the host that we know by the same address, whatever the port: likely the one that dialled us. NULL: none. */
+struct link_host *link_host_at(struct broker *b, const char *address);
+/* link_host_has() - what is known of one service at one host. @ret_lanes: open to it there; 0 if not known. */
+enum route_elsewhere link_host_has(const struct link_host *h, const struct service_name *service, uint32_t *ret_lanes);
+/* link_elsewhere() - the best that link_host_has() says of any host. */
+enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service);
+/* link_on_linker() - a linker was (re)started and can be told. link_on_linker_lost(): it has gone, with its lanes and sessions. */
+void link_on_linker(struct broker *b, uint32_t index);
+void link_on_linker_lost(struct broker *b, uint32_t index);
+void link_on_msg(struct broker *b, uint32_t linker, const struct role_msg *m, int *fd);
+/* link_tell(), link_tell_all() - to a linker; one that does not read any more is closed (the warden restarts it). @fd: borrowed. */
 void link_tell(struct broker *b, uint32_t linker, const struct role_msg *m, int fd);
 void link_tell_all(struct broker *b, const struct role_msg *m, int fd);
-/* link_offers() - does some other host offer @service, as far as is known, or may one that has not said yet? */
-bool link_offers(struct broker *b, const struct service_name *service);
-/* link_announce() - what we offer, or how it is, changed. */
+/* link_announce() - what we offer, or how it is, changed. link_announce_soon() - how many lanes there are to it. */
 void link_announce(struct broker *b);
-/* link_recheck() - policy changed: end lanes in both directions that are not allowed any more. */
-void link_recheck(struct broker *b);
+void link_announce_soon(struct broker *b);
 /* link_on_credential() - a service's certificate came, was renewed or went: lanes that wait for it may go on. */
 void link_on_credential(struct broker *b, const struct service_name *service);
-void link_on_stats_end(struct broker *b);
+/* link_ask_stats() - BL_STATS to all linkers; link_has_stats(): all have answered since. */
+void link_ask_stats(struct broker *b);
+bool link_has_stats(const struct broker *b);
+/* link_drain() - the daemon ends: GOAWAY on every session. Return: is there any? */
+bool link_drain(struct broker *b);
+const char *link_host_state_name(enum link_host_state s);
+
+/* --- broker_carry.c: lanes from here to other hosts --- */
+
+/* A client whose lane goes to another host: all that is known of it when the gate has given it away. */
+struct carry_client {
+	struct service_name source, destination;
+	uint32_t wid, lid, pid, uid;
+	uint64_t deadline_ns;
+	struct pair *pair; /* its quota is taken already, and goes over to the lane */
+	const struct intention *intention; /* borrowed for the call */
+};
+/* carry_lacks() - may a client be carried now? Return: NULL, or a line for people: what is waited for. Good until the next call. */
+const char *carry_lacks(struct broker *b, const struct service_name *source, const struct service_name *destination);
+/* carry_has_share() - linkers' lanes are the host's: may the workload have one more? */
+bool carry_has_share(struct broker *b, const struct workload *w);
+/* carry_begin() - to some host that has the service. @fd: the client's, borrowed. */
+void carry_begin(struct broker *b, const struct carry_client *c, int fd);
+void carry_on_opened(struct broker *b, uint32_t linker, uint64_t lane_id);
+void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_failed *f, int fd);
+
+/* --- broker_welcome.c: lanes from other hosts to services here --- */
+
+void welcome_on_ask(struct broker *b, uint32_t linker, const struct role_link_ask *q);
+void welcome_on_gone(struct broker *b, uint32_t linker, uint32_t ask);
+void welcome_on_linker_lost(struct broker *b, uint32_t linker);
+/* welcome_retry() - a server came up, or a certificate: for those who wait. */
+void welcome_retry(struct broker *b);
+
+/* --- broker_cross.c: what both kinds of lane have in common, once they are in the table --- */
+
+/* cross_open() - into broker->lanes, with @pair's quota, which is taken already. NULL: no memory. */
+struct lane *cross_open(struct broker *b, const struct lane *from);
+struct lane *cross_find(struct broker *b, uint32_t linker, uint64_t lane_id);
+void cross_free(struct broker *b, struct lane *l);
+void cross_rename(struct broker *b, struct lane *l);
+void cross_set_linker(struct lane *l, uint32_t linker);
+uint32_t cross_count(uint32_t linker); /* open lanes and those that are opening */
+void cross_on_closed(struct broker *b, uint32_t linker, const struct role_stats *s);
+void cross_on_stats(struct broker *b, uint32_t linker, const struct role_stats *s);
+void cross_on_linker_lost(struct broker *b, uint32_t linker);
+void cross_cut(struct broker *b, struct lane *l, const struct intention *i, const char *why);
+/* link_recheck() - policy changed, or what is revoked: end lanes in both directions that are not allowed any more. */
+void link_recheck(struct broker *b);
+/* cross_path() - "link:b" into @buf of CROSS_PATH_SIZE; of a host whose name is not known, its address. Returns @buf. */
+enum { CROSS_PATH_SIZE = LIMIT_ADDRESS_SIZE + LIMIT_NAME_SIZE };
+const char *cross_path(struct broker *b, const struct lane *l, char *buf);
 
 /* --- broker_ca.c: keys, certificates, joining, the authority --- */
 

@@ -110,7 +110,9 @@ struct route_choice model_choose(struct broker *b, const struct upstream *u)
 		.linkable = s && s->linkable,
 		.mode_wanted = mode_wanted(u, s),
 		.direct_disabled = b->config->direct == CONFIG_DIRECT_OFF,
-		.draining = w->draining || (s && model_workload(b, s->wid) && b->workloads[s->wid].draining),
+		.draining = w->draining,
+		.server_draining = s && model_workload(b, s->wid) && b->workloads[s->wid].draining,
+		.elsewhere = link_elsewhere(b, &u->destination),
 	};
 	struct route_choice c = route_choose(i, &facts);
 
@@ -226,9 +228,15 @@ static void arm_expiry(struct broker *b)
 void model_refresh(struct broker *b)
 {
 	arm_expiry(b);
+	model_refresh_routes(b);
+	lane_recheck_all(b);
+	link_announce(b);
+}
+
+void model_refresh_routes(struct broker *b)
+{
 	for (size_t i = 0; i < b->n_upstreams; i++)
 		refresh_upstream(b, &b->upstreams[i]);
-	lane_recheck_all(b);
 }
 
 void model_refresh_workload(struct broker *b, uint32_t wid)

@@ -12,6 +12,8 @@
  */
 #include "daemon/broker_views.h"
 
+#include "daemon/broker_link.h"
+
 #include <stdio.h>
 
 static json_t *text(const char *s)
@@ -107,10 +109,37 @@ static json_t *workload_name(const struct broker *b, uint32_t wid)
 
 static const char *lane_path_name(enum lane_path p)
 {
-	static const char *const names[] = { "relay", "direct", "shm" };
+	static const char *const names[] = { "relay", "direct", "shm", "link" };
 	static_assert(ARRAY_SIZE(names) == LANE_PATH_N, "a name for each");
 
 	return names[p];
+}
+
+static const struct link_host *host_at(const struct broker *b, uint32_t hid)
+{
+	for (const struct link_host *h = b->hosts; h; h = h->hh.next)
+		if (h->hid == hid)
+			return h;
+	return NULL;
+}
+
+/* "link:b": whoever reads of a lane wants to know where it goes. A host that is not known has an address. */
+static json_t *lane_path_text(const struct broker *b, const struct lane *l)
+{
+	const struct link_host *h = l->path == LANE_PATH_LINK ? host_at(b, l->link.hid) : NULL;
+	char buf[LIMIT_ADDRESS_SIZE + LIMIT_NAME_SIZE];
+
+	if (l->path != LANE_PATH_LINK)
+		return text(lane_path_name(l->path));
+	snprintf(buf, sizeof(buf), "link:%s", h ? h->name : l->link.peer);
+	return text(buf);
+}
+
+static void count_link_lane(const struct lane *l, struct view_counts *c)
+{
+	c->lanes_link[l->link.inbound] += !l->link.opening;
+	c->link_bytes_up[l->link.inbound] += l->bytes_up;
+	c->link_bytes_down[l->link.inbound] += l->bytes_down;
 }
 
 static void count_lanes(const struct broker *b, struct view_counts *c)
@@ -119,9 +148,17 @@ static void count_lanes(const struct broker *b, struct view_counts *c)
 	c->bytes_down = b->counters.bytes_down;
 	c->shm_bytes_up = b->counters.shm_bytes_up;
 	c->shm_bytes_down = b->counters.shm_bytes_down;
+	for (int inbound = 0; inbound < 2; inbound++) {
+		c->link_bytes_up[inbound] = b->link.bytes_up[inbound];
+		c->link_bytes_down[inbound] = b->link.bytes_down[inbound];
+	}
 	for (const struct lane *l = b->lanes; l; l = l->hh.next) {
 		bool shm = l->path == LANE_PATH_SHM;
 
+		if (l->path == LANE_PATH_LINK) {
+			count_link_lane(l, c);
+			continue;
+		}
 		*(shm ? &c->lanes_shm : &c->lanes_relay) += !l->shm.pending;
 		*(shm ? &c->shm_bytes_up : &c->bytes_up) += l->bytes_up;
 		*(shm ? &c->shm_bytes_down : &c->bytes_down) += l->bytes_down;
@@ -179,11 +216,12 @@ static json_t *view_counters(const struct broker *b, const struct view_counts *n
 
 static json_t *view_counts_json(const struct view_counts *n)
 {
-	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "workloads", number(n->workloads), "workloads_running",
+	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "workloads", number(n->workloads), "workloads_running",
 			 number(n->workloads_running), "services", number(n->services), "services_offered",
 			 number(n->services_offered), "services_up", number(n->services_up), "upstreams",
 			 number(n->upstreams), "intentions", number(n->intentions), "lanes_relay", number(n->lanes_relay),
-			 "lanes_direct", number(n->lanes_direct), "lanes_shm", number(n->lanes_shm), "listeners", number(n->listeners));
+			 "lanes_direct", number(n->lanes_direct), "lanes_shm", number(n->lanes_shm), "lanes_link",
+			 number(n->lanes_link[0] + n->lanes_link[1]), "listeners", number(n->listeners));
 }
 
 json_t *view_status(const struct broker *b, int64_t now_unix_s)
@@ -242,7 +280,7 @@ json_t *view_workload(const struct broker *b, const struct workload *w)
 			 view_workload_services(w), "offers", w->offers, "dir", text(dir), "match", view_match(&w->match),
 			 "cgroup_id", view_cgroup_id(w->cgroup_id), "cgroup_path", text_or_null(w->cgroup_path),
 			 "container_id", text_or_null(w->container_id), "enrolled_by",
-			 w->cgroup_id ? text_or_null(w->enrolled_by) : json_null(), "lanes_open", number(w->n_lanes + w->n_shm_lanes),
+			 w->cgroup_id ? text_or_null(w->enrolled_by) : json_null(), "lanes_open", number(w->n_lanes + w->n_shm_lanes + w->n_link_lanes),
 			 "allowed", number(w->n_allowed), "denied", number(w->n_denied), "cut", number(w->n_cut));
 }
 
@@ -397,7 +435,7 @@ static json_t *view_lane(const struct broker *b, const struct lane *l)
 	char id[24];
 
 	snprintf(id, sizeof(id), "%016llx", (unsigned long long)l->id);
-	return json_pack("{s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "id", id, "path", lane_path_name(l->path), "client",
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "id", id, "path", lane_path_text(b, l), "client",
 			 view_lane_end(workload_name(b, l->wid), &l->source, l->client_pid), "server",
 			 view_lane_end(workload_name(b, server), &l->destination, l->server_pid), "gate",
 			 relay ? number(l->gate) : json_null(), "bytes_up", counted ? number(l->bytes_up) : json_null(),

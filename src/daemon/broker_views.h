@@ -29,6 +29,8 @@ const struct workload *view_find_workload(const struct broker *b, const char *na
 struct view_counts {
 	size_t workloads, workloads_running, services, services_offered, services_up, upstreams, intentions;
 	size_t lanes_relay, lanes_direct, lanes_shm, listeners;
+	size_t lanes_link[2];				 /* between hosts: outbound, inbound */
+	uint64_t link_bytes_up[2], link_bytes_down[2];	 /* the same of their bytes; up is client to server */
 	uint64_t bytes_up, bytes_down; /* relayed, of ended and open lanes */
 	uint64_t shm_bytes_up, shm_bytes_down; /* in shared memory, likewise */
 };

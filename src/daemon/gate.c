@@ -28,6 +28,9 @@
  * millisecond and no system call a turn. Measured, ping-pong over two gates by turns, nine times, ratio with ticks to without:
  * 64 bytes 0.81 to 1.42, median 0.97; 64 KiB 0.84 to 1.22, median 1.04; that is the machine's noise.
  *
+ * A client whose lane goes to another host is not relayed here: the broker asks for its connection (BG_HAND) and gives it to a
+ * linker.
+ *
  * Every BG_GO is answered by exactly one GB_CLOSED, sooner or later, also if its client is gone by then.
  *
  * On a connection's way before this: the client's connect(). After it: broker_lane.c.
@@ -451,6 +454,27 @@ static void gate_refuse(struct gate *g, uint32_t cid)
 		gate_table_give(&g->table, s);
 }
 
+/*
+ * The connection as it was accepted: nothing has been read. One that is gone has been told of already (GB_GONE), and a message
+ * about it is on its way.
+ */
+static void gate_hand(struct gate *g, uint32_t cid)
+{
+	struct slot *s = gate_table_find(&g->table, cid);
+	struct role_msg m = { .type = GB_HANDED, .u.id.id = cid };
+	int r;
+
+	if (!s || s->state != SLOT_ASKED)
+		return;
+	/* Taken out of the slot, which would shut it down. The broker's copy is the same open file, so epoll has to be told. */
+	AUTO_FD client = take_fd(&s->relay.fds[RELAY_CLIENT]);
+	gate_table_give(&g->table, s);
+	(void)!gate_epoll(g, EPOLL_CTL_DEL, client, 0, 0);
+	r = role_send(&g->broker, &m, client);
+	if (r < 0)
+		gate_fail(g, r);
+}
+
 static void gate_cut(struct gate *g, uint64_t lane_id)
 {
 	struct slot *s = gate_table_lane(&g->table, lane_id);
@@ -522,6 +546,9 @@ static int gate_message(struct gate *g, const struct role_msg *m, int *fd)
 		return gate_go(g, &m->u.go, fd);
 	case BG_REFUSE:
 		gate_refuse(g, m->u.id.id);
+		return 0;
+	case BG_HAND:
+		gate_hand(g, m->u.id.id);
 		return 0;
 	case BG_CUT:
 		gate_cut(g, m->u.lane_ref.lane_id);

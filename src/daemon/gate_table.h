@@ -30,7 +30,7 @@ void idmap_remove(struct idmap *m, uint32_t index);
  * States of a slot, as permissions:
  *   FREE   nothing may touch it. Left by gate_table_take().
  *   ASKED  the client's descriptor is open, nobody reads from it; the broker's verdict is awaited.
- *          Left by BG_GO (-> OPEN), BG_REFUSE and the client's hang-up (-> FREE).
+ *          Left by BG_GO (-> OPEN), BG_REFUSE, BG_HAND and the client's hang-up (-> FREE).
  *   OPEN   relay_run() carries bytes; lane_id is in the map. Left when the relay ends or BG_CUT comes (-> FREE).
  */
 enum slot_state { SLOT_FREE, SLOT_ASKED, SLOT_OPEN };

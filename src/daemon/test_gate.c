@@ -850,6 +850,54 @@ static void test_client_leaves_before_verdict(void **state)
 	bed_stop(&b);
 }
 
+/* A client that goes to another host: its connection comes out of the gate as it went in, with what it had written. */
+static void test_hand_over(void **state)
+{
+	struct bed b = bed_start();
+	struct role_msg hand = { .type = BG_HAND }, m;
+	struct lane_ends left = { .client = dial(&b), .id = 9 };
+	AUTO_FD handed = -1;
+	size_t n_fds;
+	int client;
+
+	left.cid = hear(&b, GB_ACCEPT).u.accept.cid;
+	n_fds = count_fds(b.gate);
+	client = dial(&b);
+	hand.u.id.id = hear(&b, GB_ACCEPT).u.accept.cid;
+	put_all(client, "early", 5);
+	tell(&b, &hand, -1);
+	chan_wait(&b.broker, POLLIN);
+	assert_int_equal(role_recv(&b.broker, &m, &handed), 1);
+	assert_int_equal(m.type, GB_HANDED);
+	assert_int_equal(m.u.id.id, hand.u.id.id);
+	assert_true(handed >= 0);
+	expect_bytes(handed, "early");
+	put_all(handed, "answer", 6);
+	expect_bytes(client, "answer");
+	for (int i = 0; i < 500 && count_fds(b.gate) != n_fds; i++)
+		usleep(2000);
+	assert_int_equal(count_fds(b.gate), n_fds); /* the gate keeps nothing of it */
+	/* Not twice, not one that is gone, not one that never was; the others are not touched. */
+	tell(&b, &hand, -1);
+	hand.u.id.id = 12345;
+	tell(&b, &hand, -1);
+	close(left.client);
+	assert_int_equal(hear(&b, GB_GONE).u.id.id, left.cid);
+	hand.u.id.id = left.cid;
+	tell(&b, &hand, -1);
+	left = lane_open(&b);
+	put_all(left.client, "relayed", 7);
+	expect_bytes(left.server, "relayed");
+	hand.u.id.id = left.cid; /* open: its bytes are the relay's */
+	tell(&b, &hand, -1);
+	put_all(left.client, "still", 5);
+	expect_bytes(left.server, "still");
+	lane_hang_up(&left);
+	hear_closed(&b, left.id, LANE_END_EOF);
+	close(client);
+	bed_stop(&b);
+}
+
 static void test_unknown_numbers(void **state)
 {
 	static const uint32_t numbers[] = { 0, 1, 8999, 9000, 16383, 1 << 14, UINT32_MAX - 1, ROLE_NO_ID };
@@ -1180,6 +1228,7 @@ int main(void)
 		cmocka_unit_test(test_early_descriptors),
 		cmocka_unit_test(test_lingering),
 		cmocka_unit_test(test_client_leaves_before_verdict),
+		cmocka_unit_test(test_hand_over),
 		cmocka_unit_test(test_unknown_numbers),
 		cmocka_unit_test(test_go_without_descriptor),
 		cmocka_unit_test(test_malformed_messages),

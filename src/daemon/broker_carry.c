@@ -1,0 +1,291 @@
+/*
+ * Theory of operation: a lane from here to a service on another host.
+ *
+ * The gate has accepted a client, asked the kernel who it is, and broker_lane.c has decided: it may, and no server here is up. As
+ * soon as some host has the service and the source has a certificate (carry_lacks()), the gate gives the client's connection
+ * away, and this file hands it to a linker (BL_CARRY). From then on:
+ *
+ *   opening   the linker asks the far host.       LB_OPENED -> open
+ *                                                 LB_FAILED with the client back -> the next host that has it, each once, until
+ *                                                 connect_wait is over; then refused, with what the last one said
+ *                                                 LB_FAILED without it (bytes were sent), LB_CLOSED -> refused
+ *   open      broker_cross.c
+ *
+ * Which host: of those that have it up, the one with the fewest lanes to it, as it said itself, and our own since; among equals
+ * any, by chance. Which linker: the one with the fewest lanes.
+ *
+ * Before this file: broker_lane.c. After it: the linker, and at the far host broker_welcome.c, which decides again.
+ * Must never: hand on a client of which a byte may have been sent already.
+ */
+#include "daemon/broker_int.h"
+
+#include "core/svid.h"
+
+#include <stdio.h>
+
+enum { TRIES_MAX = 8 };
+
+struct carry {
+	uint32_t pid, uid;
+	uint64_t deadline_ns;
+	uint32_t tried[TRIES_MAX];
+	unsigned n_tried;
+	uint32_t code; /* enum link_code: what the last one said */
+	char why[256 + LIMIT_NAME_SIZE + 8];
+};
+
+/* ------------------------------------------------------------------ which host, which linker */
+
+/* xorshift64: chance among equals, nothing that anybody gains by guessing. */
+static uint32_t chance(uint32_t below)
+{
+	static uint64_t x;
+
+	if (!x)
+		x = clock_ns() | 1;
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return (uint32_t)(x % below);
+}
+
+static bool was_tried(const struct carry *c, uint32_t hid)
+{
+	for (unsigned i = 0; c && i < c->n_tried; i++)
+		if (c->tried[i] == hid)
+			return true;
+	return false;
+}
+
+static struct link_host *choose_host(struct broker *b, const struct service_name *service, const struct carry *c)
+{
+	struct link_host *best = NULL;
+	uint64_t least = UINT64_MAX;
+	uint32_t n_equal = 0;
+
+	for (struct link_host *h = b->hosts; h; h = h->hh.next) {
+		uint32_t told;
+		uint64_t lanes;
+
+		if (link_host_has(h, service, &told) != ELSEWHERE_UP || was_tried(c, h->hid))
+			continue;
+		lanes = (uint64_t)told + h->n_lanes;
+		if (lanes > least)
+			continue;
+		n_equal = lanes < least ? 1 : n_equal + 1;
+		least = lanes;
+		if (chance(n_equal) == 0)
+			best = h;
+	}
+	return best;
+}
+
+static uint32_t choose_linker(struct broker *b)
+{
+	uint32_t best = ROLE_NO_ID;
+
+	for (uint32_t i = 0; i < b->n_linkers; i++)
+		if (b->linkers[i].fd >= 0 && (best == ROLE_NO_ID || cross_count(i) < cross_count(best)))
+			best = i;
+	return best;
+}
+
+/* Why does no host have it? The first one that is not reached is named, since that is what a person can do something about. */
+static const char *lacks_host(struct broker *b, char *buf, size_t size)
+{
+	const struct link_host *away = NULL;
+
+	for (const struct link_host *h = b->hosts; h && !away; h = h->hh.next)
+		if (h->state != LINK_HOST_UP)
+			away = h;
+	if (!away)
+		return "no other host has the service up";
+	snprintf(buf, size, "no host that can be reached has the service up; host %s (%s) is not reached: %s%s%s", away->name, away->address,
+		 away->reason == SESSION_OK ? "not yet" : session_reason_name(away->reason), away->why[0] ? ", " : "", away->why);
+	return buf;
+}
+
+const char *carry_lacks(struct broker *b, const struct service_name *source, const struct service_name *destination)
+{
+	static char text[512 + LIMIT_SERVICE_SIZE];
+	char name[LIMIT_SERVICE_SIZE];
+	const char *why = "";
+
+	if (ca_credential(b, source, &why) == ROLE_NO_ID) {
+		snprintf(text, sizeof(text), "%s has no certificate: %s", service_name_format(name, source), why);
+		return text;
+	}
+	if (choose_linker(b) == ROLE_NO_ID)
+		return "no linker runs; see the log for linker.failed";
+	if (!choose_host(b, destination, NULL))
+		return lacks_host(b, text, sizeof(text));
+	return NULL;
+}
+
+/* As for the gates' slots (broker_lane.c): half of what is left, so that whatever one workload takes, newcomers find room. */
+bool carry_has_share(struct broker *b, const struct workload *w)
+{
+	uint64_t capacity = (uint64_t)b->n_linkers * LIMIT_LINK_LANES, used = 0;
+
+	for (size_t i = 0; i < b->n_workloads; i++)
+		used += b->workloads[i].n_link_lanes;
+	return capacity == 0 || (used < capacity && w->n_link_lanes <= capacity - used);
+}
+
+/* ------------------------------------------------------------------ events */
+
+struct texts {
+	char source[LIMIT_SERVICE_SIZE], destination[LIMIT_SERVICE_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE];
+	char source_id[LIMIT_SPIFFE_ID_SIZE], destination_id[LIMIT_SPIFFE_ID_SIZE];
+	const struct intention *i;
+};
+
+static void make_texts(struct broker *b, const struct lane *l, struct texts *t)
+{
+	t->i = policy_decide(b->policy, &l->source, &l->destination, unix_now_s());
+	service_name_format(t->source, &l->source);
+	service_name_format(t->destination, &l->destination);
+	intention_text(t->rule, sizeof(t->rule), t->i);
+	if (!t->i)
+		t->rule[0] = '\0';
+	spiffe_id_format(t->source_id, b->config->trust_domain, &l->source);
+	spiffe_id_format(t->destination_id, b->config->trust_domain, &l->destination);
+	cross_path(b, l, t->path);
+}
+
+static void log_allow(struct broker *b, const struct lane *l, const struct carry *c)
+{
+	const struct link_host *h = link_host(b, l->link.hid);
+	struct workload *w = &b->workloads[l->wid];
+	struct texts t;
+	uint64_t more;
+
+	if (!lane_may_log(w, &more))
+		return;
+	make_texts(b, l, &t);
+	log_info("lane.allow", LOG_U64("lane", l->id), LOG_STR("source", t.source), LOG_STR("destination", t.destination),
+		 LOG_STR("path", t.path), LOG_STR("intention", t.rule), LOG_STR("where", intention_where(t.i)),
+		 LOG_STR("source_id", t.source_id), LOG_STR("destination_id", t.destination_id),
+		 LOG_STR("address", h ? h->address : NULL), LOG_STR("workload", w->name), LOG_U64("pid", c->pid), LOG_U64("uid", c->uid),
+		 LOG_U64("more", more));
+}
+
+/* The client is gone with its descriptor; the lane with this. */
+static void refuse(struct broker *b, struct lane *l)
+{
+	const struct carry *c = l->link.opening;
+	bool denied = c->code == LINK_DENIED;
+	struct workload *w = &b->workloads[l->wid];
+	struct upstream *u = model_upstream(b, l->lid);
+	struct texts t;
+	uint64_t more;
+
+	*(denied ? &b->counters.lanes_denied : &b->counters.lanes_failed) += 1;
+	w->n_denied += denied;
+	if (u)
+		u->n_denied += denied;
+	if (!l->cut && lane_may_log_refusal(w, &more)) {
+		make_texts(b, l, &t);
+		log_warn(denied ? "lane.deny" : "lane.fail", LOG_STR("source", t.source), LOG_STR("destination", t.destination),
+			 LOG_STR("path", t.path), LOG_STR("source_id", t.source_id), LOG_STR("destination_id", t.destination_id),
+			 LOG_STR("code", link_code_name(c->code)), LOG_STR("why", c->why), LOG_U64("tried", c->n_tried),
+			 LOG_STR("workload", w->name), LOG_U64("pid", c->pid), LOG_U64("uid", c->uid), LOG_U64("more", more));
+	}
+	cross_free(b, l);
+}
+
+/* ------------------------------------------------------------------ the way */
+
+static void move_to_host(struct broker *b, struct lane *l, struct link_host *h)
+{
+	struct link_host *old = link_host(b, l->link.hid);
+
+	if (old && old->n_lanes)
+		old->n_lanes--;
+	l->link.hid = h->hid;
+	h->n_lanes++;
+}
+
+/* Return: false: there is nobody (left) to carry it to; l->link.opening says why. */
+static bool carry_on(struct broker *b, struct lane *l, int fd)
+{
+	struct carry *c = l->link.opening;
+	struct link_host *h = c->n_tried < TRIES_MAX ? choose_host(b, &l->destination, c) : NULL;
+	struct role_msg m = { .type = BL_CARRY };
+	const char *why = "";
+	uint32_t kid = ca_credential(b, &l->source, &why), linker = choose_linker(b);
+
+	if (!h || kid == ROLE_NO_ID || linker == ROLE_NO_ID) {
+		if (c->n_tried == 0) /* else the last host's word stands */
+			snprintf(c->why, sizeof(c->why), "%s",
+				 kid == ROLE_NO_ID ? why : linker == ROLE_NO_ID ? "no linker runs" : "no host has it any more");
+		return false;
+	}
+	c->tried[c->n_tried++] = h->hid;
+	move_to_host(b, l, h);
+	cross_set_linker(l, linker);
+	m.u.carry = (struct role_carry){ .hid = h->hid, .kid = kid, .kind = LINK_SOCKET, .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
+	service_name_format(m.u.carry.destination, &l->destination);
+	link_tell(b, linker, &m, fd);
+	return true;
+}
+
+void carry_begin(struct broker *b, const struct carry_client *client, int fd)
+{
+	struct lane from = { .wid = client->wid, .lid = client->lid, .sid = ROLE_NO_ID, .source = client->source,
+			     .destination = client->destination, .client_pid = client->pid, .pair = client->pair,
+			     .link = { .hid = ROLE_NO_ID, .linker = ROLE_NO_ID } };
+	struct carry *c = calloc(1, sizeof(*c));
+	struct lane *l;
+
+	from.bytes_per_s = client->intention ? client->intention->limits.bytes_per_s : 0;
+	from.link.opening = c;
+	l = c ? cross_open(b, &from) : NULL;
+	if (!l) {
+		free(c);
+		lane_quota_release(&client->pair->quota);
+		b->counters.lanes_failed++;
+		log_error("lane.fail", LOG_STR("workload", b->workloads[client->wid].name), LOG_STR("why", "no memory for the lane"));
+		return;
+	}
+	*c = (struct carry){ .pid = client->pid, .uid = client->uid, .deadline_ns = client->deadline_ns, .code = LINK_FAILED };
+	if (!carry_on(b, l, fd))
+		refuse(b, l);
+}
+
+void carry_on_opened(struct broker *b, uint32_t linker, uint64_t lane_id)
+{
+	struct lane *l = cross_find(b, linker, lane_id);
+	struct upstream *u = l ? model_upstream(b, l->lid) : NULL;
+	struct carry *c;
+
+	if (!l || !l->link.opening)
+		return;
+	c = take_ptr(l->link.opening);
+	b->counters.lanes_opened++;
+	b->link.lanes_opened[0]++;
+	b->workloads[l->wid].n_allowed++;
+	if (u)
+		u->n_allowed++;
+	log_allow(b, l, c);
+	free(c);
+}
+
+void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_failed *f, int fd)
+{
+	struct lane *l = cross_find(b, linker, f->lane_id);
+	const struct link_host *h = l ? link_host(b, l->link.hid) : NULL;
+	struct carry *c = l ? l->link.opening : NULL;
+
+	if (!c)
+		return;
+	b->link.lanes_no[0][f->code]++;
+	c->code = f->code;
+	snprintf(c->why, sizeof(c->why), "host %s: %s", h ? h->name : "?", f->why[0] ? f->why : link_code_name(f->code));
+	if (fd >= 0 && !l->cut && clock_ns() < c->deadline_ns) {
+		cross_rename(b, l);
+		if (carry_on(b, l, fd))
+			return;
+	}
+	refuse(b, l);
+}

@@ -1,0 +1,222 @@
+/*
+ * Theory of operation: lanes between hosts, as they stand in the broker's table. How one comes to be differs by its direction
+ * (broker_carry.c: from here; broker_welcome.c: to here); from then on it is a number, a linker, an intention and some counters,
+ * and what may end it is the same: either side, the policy, the container, the linker, the other host.
+ *
+ * A lane is the linker's from BL_CARRY or BL_GO on, and LB_CLOSED (or LB_FAILED) ends it here, whoever wanted it to end: so a cut
+ * is asked for once, and the lane stays in the table until the linker has said what it carried.
+ *
+ * Before this file: broker_carry.c, broker_welcome.c. After it: nothing; the linker carries the bytes.
+ * Must never: look for a client's workload on an inbound lane. It has none here.
+ */
+#include "daemon/broker_int.h"
+
+#include "core/svid.h"
+
+#include <stdio.h>
+
+/* Open lanes and those that are opening, by linker. */
+static uint32_t g_n_lanes[LIMIT_LINKERS];
+
+uint32_t cross_count(uint32_t linker)
+{
+	return linker < LIMIT_LINKERS ? g_n_lanes[linker] : 0;
+}
+
+void cross_set_linker(struct lane *l, uint32_t linker)
+{
+	if (l->link.linker < LIMIT_LINKERS)
+		g_n_lanes[l->link.linker]--;
+	l->link.linker = linker;
+	if (linker < LIMIT_LINKERS)
+		g_n_lanes[linker]++;
+}
+
+struct lane *cross_open(struct broker *b, const struct lane *from)
+{
+	struct lane *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	*l = *from;
+	l->link.linker = ROLE_NO_ID;
+	cross_set_linker(l, from->link.linker);
+	l->id = lane_next_id(b);
+	l->path = LANE_PATH_LINK;
+	l->opened_unix_s = (uint64_t)unix_now_s();
+	HASH_ADD(hh, b->lanes, id, sizeof(l->id), l);
+	if (l->wid != ROLE_NO_ID)
+		b->workloads[l->wid].n_link_lanes++;
+	if (!l->link.inbound && link_host(b, l->link.hid))
+		link_host(b, l->link.hid)->n_lanes++;
+	return l;
+}
+
+/* Another attempt has another number, so that a late word about the earlier one finds nothing. */
+void cross_rename(struct broker *b, struct lane *l)
+{
+	HASH_DEL(b->lanes, l);
+	l->id = lane_next_id(b);
+	HASH_ADD(hh, b->lanes, id, sizeof(l->id), l);
+}
+
+struct lane *cross_find(struct broker *b, uint32_t linker, uint64_t lane_id)
+{
+	struct lane *l;
+
+	HASH_FIND(hh, b->lanes, &lane_id, sizeof(lane_id), l);
+	return l && l->path == LANE_PATH_LINK && l->link.linker == linker ? l : NULL;
+}
+
+void cross_free(struct broker *b, struct lane *l)
+{
+	struct link_host *h = l->link.inbound ? NULL : link_host(b, l->link.hid);
+
+	b->link.bytes_up[l->link.inbound] += l->bytes_up;
+	b->link.bytes_down[l->link.inbound] += l->bytes_down;
+	if (l->wid != ROLE_NO_ID && b->workloads[l->wid].n_link_lanes)
+		b->workloads[l->wid].n_link_lanes--;
+	if (h && h->n_lanes)
+		h->n_lanes--;
+	lane_quota_release(&l->pair->quota);
+	if (l->link.inbound)
+		link_announce_soon(b);
+	cross_set_linker(l, ROLE_NO_ID);
+	HASH_DEL(b->lanes, l);
+	free(l->link.opening);
+	free(l);
+}
+
+/* Whose events are bounded together: the workload's on this host. NULL: there is none (any more), then all are told. */
+static struct workload *workload_here(struct broker *b, const struct lane *l)
+{
+	const struct service *s = model_service(b, l->sid);
+
+	return model_workload(b, l->link.inbound ? (s ? s->wid : ROLE_NO_ID) : l->wid);
+}
+
+const char *cross_path(struct broker *b, const struct lane *l, char *buf)
+{
+	const struct link_host *h = link_host(b, l->link.hid);
+
+	snprintf(buf, CROSS_PATH_SIZE, "link:%s", h ? h->name : l->link.peer);
+	return buf;
+}
+
+static void count(struct lane *l, const struct role_stats *s)
+{
+	l->bytes_up = s->bytes_up;
+	l->bytes_down = s->bytes_down;
+	l->reads_up = s->reads_up;
+	l->reads_down = s->reads_down;
+}
+
+static void log_close(struct broker *b, const struct lane *l, const struct role_stats *s)
+{
+	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], path[CROSS_PATH_SIZE];
+	struct workload *w = workload_here(b, l);
+	uint64_t more = 0;
+
+	if (w && !lane_may_log(w, &more))
+		return;
+	LOG_EVENT(s->end == LANE_END_FDS || s->end == LANE_END_NOMEM ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "lane.close",
+		  LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+		  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
+		  LOG_STR("end", lane_end_name(s->end)), LOG_STR("error", s->error ? log_errno_name(s->error) : NULL),
+		  LOG_U64("bytes_up", l->bytes_up), LOG_U64("bytes_down", l->bytes_down), LOG_U64("more", more));
+}
+
+void cross_on_closed(struct broker *b, uint32_t linker, const struct role_stats *s)
+{
+	struct lane *l = cross_find(b, linker, s->lane_id);
+
+	if (!l)
+		return;
+	if (l->link.opening) {
+		const struct role_link_failed f = { .lane_id = l->id, .code = LINK_FAILED, .why = "the linker gave it up" };
+
+		carry_on_failed(b, linker, &f, -1);
+		return;
+	}
+	count(l, s);
+	log_close(b, l, s);
+	cross_free(b, l);
+}
+
+void cross_on_stats(struct broker *b, uint32_t linker, const struct role_stats *s)
+{
+	struct lane *l = cross_find(b, linker, s->lane_id);
+
+	if (l)
+		count(l, s);
+}
+
+void cross_on_linker_lost(struct broker *b, uint32_t linker)
+{
+	struct lane *l, *tmp;
+	size_t n = 0;
+
+	HASH_ITER(hh, b->lanes, l, tmp)
+		if (l->path == LANE_PATH_LINK && l->link.linker == linker) {
+			cross_free(b, l);
+			n++;
+		}
+	log_warn("linker.lost", LOG_U64("linker", linker), LOG_U64("lanes", n));
+}
+
+void cross_cut(struct broker *b, struct lane *l, const struct intention *i, const char *why)
+{
+	struct role_msg m = { .type = BL_CUT, .u.lane_ref.lane_id = l->id };
+	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE];
+	struct workload *w = workload_here(b, l);
+
+	if (l->cut)
+		return;
+	l->cut = true;
+	b->counters.lanes_cut++;
+	if (w)
+		w->n_cut++;
+	log_warn("lane.cut", LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
+		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
+		 LOG_STR("why", why));
+	link_tell(b, l->link.linker, &m, -1);
+}
+
+/* An inbound lane is the source's as its certificate said; that may have been taken back. */
+static bool is_revoked(const struct broker *b, const struct lane *l)
+{
+	char id[LIMIT_SPIFFE_ID_SIZE];
+
+	return l->link.inbound && ca_is_revoked(b, spiffe_id_format(id, b->config->trust_domain, &l->source));
+}
+
+static void recheck(struct broker *b, struct lane *l, int64_t now)
+{
+	const struct intention *i = policy_decide(b->policy, &l->source, &l->destination, now);
+	struct role_msg m = { .type = BL_LIMIT };
+
+	if (!i || i->action != INTENTION_ALLOW) {
+		cross_cut(b, l, i, "no longer allowed");
+		return;
+	}
+	if (is_revoked(b, l)) {
+		cross_cut(b, l, i, "the source's identity is revoked");
+		return;
+	}
+	if (i->limits.bytes_per_s == l->bytes_per_s)
+		return;
+	l->bytes_per_s = i->limits.bytes_per_s;
+	m.u.lane_ref = (struct role_lane_ref){ .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
+	link_tell(b, l->link.linker, &m, -1);
+}
+
+void link_recheck(struct broker *b)
+{
+	int64_t now = unix_now_s();
+	struct lane *l, *tmp;
+
+	HASH_ITER(hh, b->lanes, l, tmp)
+		if (l->path == LANE_PATH_LINK && !l->cut)
+			recheck(b, l, now);
+}
