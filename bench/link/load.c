@@ -2,10 +2,10 @@
  * The load of bench/link.sh, over Unix sockets: a server, and clients that each print what they measured.
  *
  *   load serve SOCKET             until it is killed
- *   load rtt SOCKET SIZE MS       one message of SIZE bytes there and back at a time: "p50_us N", "p99_us N"
+ *   load rtt SOCKET SIZE MS       one message of SIZE bytes there and back at a time: "p50_us N", "p99_us N", "n N"
  *   load stream SOCKET SIZE MS    one way, in writes of SIZE bytes, until the server has them all: "mb_s N", "bytes N"
- *   load conns SOCKET N MS        N at a time: connect, 64 bytes there and back, close: "conns_s N"
- *   load busy SOCKET MS           64 bytes there and back, one a millisecond, beside a stream of 64 KiB writes: "p50_us", "p99_us", "mb_s"
+ *   load conns SOCKET N MS        N at a time: connect, 64 bytes there and back, close: "conns_s N", "n N"
+ *   load busy SOCKET MS           64 bytes there and back, one a millisecond, beside a stream of 64 KiB writes: "p50_us N", "p99_us N", "mb_s N"
  *
  * A connection begins with an order: what the server is to do with the rest. It sends back what comes (ECHO), or throws it away (SINK)
  * until a chunk whose first byte is not 0 has come whole, and then answers with one byte: so a stream's end needs no half-close, which
@@ -241,7 +241,7 @@ static void print_times(size_t n)
 		die("no message came back");
 	}
 	qsort(g_times, n, sizeof(g_times[0]), compare);
-	printf("p50_us %.1f\np99_us %.1f\n", (double)g_times[n / 2] / 1e3, (double)g_times[n * 99 / 100] / 1e3);
+	printf("p50_us %.1f\np99_us %.1f\nn %zu\n", (double)g_times[n / 2] / 1e3, (double)g_times[n * 99 / 100] / 1e3, n);
 }
 
 static uint64_t one_rtt(int fd, void *buf, size_t size)
@@ -366,7 +366,7 @@ static int do_conns(char **args)
 		pthread_join(threads[i], NULL);
 		total += c[i].n;
 	}
-	printf("conns_s %.1f\nconns %llu\n", (double)total * 1e9 / (double)(clock_ns() - began), (unsigned long long)total);
+	printf("conns_s %.1f\nn %llu\n", (double)total * 1e9 / (double)(clock_ns() - began), (unsigned long long)total);
 	return 0;
 }
 
