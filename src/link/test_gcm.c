@@ -302,6 +302,28 @@ static void test_no_key_no_nonce(void **unused)
 	EVP_CIPHER_CTX_free(ctx);
 }
 
+/* A tag belongs to one message, whichever way it goes. */
+static void test_tag_serves_once(void **unused)
+{
+	EVP_CIPHER_CTX *ctx = begin(g_c.ours[0], &g_plain, true);
+	uint8_t buf[16], tag[TAG];
+	int n;
+
+	assert_int_equal(EVP_CipherFinal_ex(ctx, buf, &n), 1);
+	assert_int_equal(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, TAG, tag), 1);
+	assert_int_equal(EVP_CipherInit_ex2(ctx, NULL, NULL, g_plain.nonce, 1, NULL), 1);
+	assert_int_not_equal(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, TAG, buf), 1);
+	assert_int_equal(EVP_CipherInit_ex2(ctx, NULL, NULL, g_plain.nonce, 0, NULL), 1);
+	assert_int_not_equal(EVP_CipherFinal_ex(ctx, buf, &n), 1); /* the encrypted one's tag is none to compare with */
+	assert_int_equal(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, TAG, tag), 1);
+	assert_int_equal(EVP_CipherUpdate(ctx, NULL, &n, g_plain.aad, (int)g_plain.aad_size), 1);
+	assert_int_equal(EVP_CipherFinal_ex(ctx, buf, &n), 1);
+	assert_int_equal(EVP_CipherInit_ex2(ctx, NULL, NULL, g_plain.nonce, 0, NULL), 1);
+	assert_int_equal(EVP_CipherUpdate(ctx, NULL, &n, g_plain.aad, (int)g_plain.aad_size), 1);
+	assert_int_not_equal(EVP_CipherFinal_ex(ctx, buf, &n), 1); /* the same message again, without one of its own */
+	EVP_CIPHER_CTX_free(ctx);
+}
+
 static void test_sizes(void **unused)
 {
 	static const uint8_t zeros[LIMIT_GCM_AAD_SIZE];
@@ -470,6 +492,7 @@ int main(void)
 		cmocka_unit_test(test_same_as_openssl), cmocka_unit_test(test_every_split),
 		cmocka_unit_test(test_forged),		cmocka_unit_test(test_nonce_serves_once),
 		cmocka_unit_test(test_no_key_no_nonce), cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_tag_serves_once),
 		cmocka_unit_test(test_tls12_is_refused), cmocka_unit_test(test_tls_client),
 		cmocka_unit_test(test_tls_server),	cmocka_unit_test(test_tls_corrupt),
 	};
