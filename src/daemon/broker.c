@@ -12,6 +12,7 @@
 #include "base/foreign.h"
 #include "base/isolate.h"
 #include "daemon/broker_admin.h"
+#include "daemon/broker_ca.h"
 #include "daemon/broker_cdi.h"
 #include "daemon/broker_int.h"
 #include "daemon/identity.h"
@@ -679,6 +680,9 @@ static void on_warden_msg(struct broker *b, size_t index, const struct role_msg 
 		break;
 	case WB_SIGNER:
 		ca_on_signer(b, fd);
+		break;
+	case WB_FILE:
+		files_on_file(b, m->u.store.name, fd);
 		break;
 	case WB_KEPT:
 		shm_on_kept(b, m->u.store.name, fd);

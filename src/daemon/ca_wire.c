@@ -14,7 +14,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { KEY_TEXT_SIZE = (KEY_POINT_SIZE + 2) / 3 * 4 + 1, PROOF_TEXT_SIZE = (SIGNATURE_SIZE + 2) / 3 * 4 + 1, WHY_MAX = 256, ERROR_MAX = 32 };
+enum { KEY_TEXT_SIZE = (KEY_POINT_SIZE + 2) / 3 * 4 + 1, PROOF_TEXT_SIZE = (SIGNATURE_SIZE + 2) / 3 * 4 + 1, WHY_MAX = 512, ERROR_MAX = 32 };
 
 static const char *const g_ops[] = { "join", "host", "service", "revoked" };
 static_assert(ARRAY_SIZE(g_ops) == CA_OP_N, "a name for each");

@@ -115,12 +115,15 @@ MUST_CHECK int state_each_certificate(struct state_db *db, int (*fn)(void *arg, 
 MUST_CHECK int state_put_grant(struct state_db *db, const struct state_grant *g);
 MUST_CHECK int state_delete_grant(struct state_db *db, const char *host, const struct service_pattern *pattern);
 MUST_CHECK int state_each_grant(struct state_db *db, int (*fn)(void *arg, const struct state_grant *g), void *arg);
+MUST_CHECK int state_each_grant_of(struct state_db *db, const char *host, int (*fn)(void *arg, const struct state_grant *g), void *arg);
 
 /* state_forget_*() - those that ended before @before (Unix seconds). */
 MUST_CHECK int state_put_token(struct state_db *db, const struct state_token *t);
 MUST_CHECK int state_use_token(struct state_db *db, const char *hash, int64_t now);
 MUST_CHECK int state_forget_tokens(struct state_db *db, int64_t before);
 MUST_CHECK int state_each_token(struct state_db *db, int (*fn)(void *arg, const struct state_token *t), void *arg);
+/* state_find_token() - the one whose hash that is, if there is one. */
+MUST_CHECK int state_find_token(struct state_db *db, const char *hash, int (*fn)(void *arg, const struct state_token *t), void *arg);
 
 MUST_CHECK int state_put_issued(struct state_db *db, const struct state_issued *i);
 MUST_CHECK int state_forget_issued(struct state_db *db, int64_t before);

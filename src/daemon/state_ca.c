@@ -22,11 +22,13 @@ enum {
 	STMT_PUT_GRANT,
 	STMT_DELETE_GRANT,
 	STMT_EACH_GRANT,
+	STMT_GRANTS_OF,
 	STMT_COUNT_GRANTS,
 	STMT_PUT_TOKEN,
 	STMT_USE_TOKEN,
 	STMT_FORGET_TOKENS,
 	STMT_EACH_TOKEN,
+	STMT_FIND_TOKEN,
 	STMT_COUNT_TOKENS,
 	STMT_PUT_ISSUED,
 	STMT_FORGET_ISSUED,
@@ -51,11 +53,13 @@ static const char *const g_statements[STMT_N] = {
 	[STMT_PUT_GRANT] = "INSERT OR REPLACE INTO ca_grant VALUES(?1, ?2, ?3)",
 	[STMT_DELETE_GRANT] = "DELETE FROM ca_grant WHERE host = ?1 AND pattern = ?2",
 	[STMT_EACH_GRANT] = "SELECT host, pattern, allow FROM ca_grant ORDER BY host, pattern",
+	[STMT_GRANTS_OF] = "SELECT host, pattern, allow FROM ca_grant WHERE host = ?1 ORDER BY pattern",
 	[STMT_COUNT_GRANTS] = "SELECT count(*) FROM ca_grant",
 	[STMT_PUT_TOKEN] = "INSERT OR REPLACE INTO ca_token VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
 	[STMT_USE_TOKEN] = "UPDATE ca_token SET used_unix_s = ?2 WHERE hash = ?1",
 	[STMT_FORGET_TOKENS] = "DELETE FROM ca_token WHERE expires_unix_s < ?1",
 	[STMT_EACH_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token ORDER BY expires_unix_s",
+	[STMT_FIND_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token WHERE hash = ?1",
 	[STMT_COUNT_TOKENS] = "SELECT count(*) FROM ca_token",
 	[STMT_PUT_ISSUED] = "INSERT OR REPLACE INTO ca_issued VALUES(?1, ?2, ?3, ?4, ?5)",
 	[STMT_FORGET_ISSUED] = "DELETE FROM ca_issued WHERE not_after < ?1",
@@ -198,6 +202,7 @@ struct sink {
 	int (*issued)(void *arg, const struct state_issued *i);
 	int (*revoked)(void *arg, const struct state_revoked *e);
 	void *arg;
+	const char *key; /* NULL: the statement has no parameter */
 };
 
 /*
@@ -210,6 +215,10 @@ static int each(struct state_db *db, int which, int64_t limit, int (*read)(sqlit
 	int rc = SQLITE_OK, r = 0, failed;
 	int64_t n = 0;
 
+	if (to->key)
+		sql_bind_text(s, &rc, 1, to->key);
+	if (rc != SQLITE_OK)
+		return sql_finish(s, rc);
 	while (r == 0 && (rc = sqlite3_step(s)) == SQLITE_ROW)
 		r = n++ < limit ? read(s, to) : -EBADMSG;
 	failed = sql_finish(s, rc);
@@ -344,6 +353,11 @@ int state_each_grant(struct state_db *db, int (*fn)(void *arg, const struct stat
 	return each(db, STMT_EACH_GRANT, LIMIT_CA_GRANTS, grant_from_row, &(struct sink){ .grant = fn, .arg = arg });
 }
 
+int state_each_grant_of(struct state_db *db, const char *host, int (*fn)(void *arg, const struct state_grant *g), void *arg)
+{
+	return each(db, STMT_GRANTS_OF, LIMIT_CA_GRANTS, grant_from_row, &(struct sink){ .grant = fn, .arg = arg, .key = host });
+}
+
 /* ------------------------------------------------------------------ tokens */
 
 int state_put_token(struct state_db *db, const struct state_token *t)
@@ -395,6 +409,11 @@ static int token_from_row(sqlite3_stmt *s, const struct sink *to)
 int state_each_token(struct state_db *db, int (*fn)(void *arg, const struct state_token *t), void *arg)
 {
 	return each(db, STMT_EACH_TOKEN, LIMIT_CA_TOKENS, token_from_row, &(struct sink){ .token = fn, .arg = arg });
+}
+
+int state_find_token(struct state_db *db, const char *hash, int (*fn)(void *arg, const struct state_token *t), void *arg)
+{
+	return each(db, STMT_FIND_TOKEN, 1, token_from_row, &(struct sink){ .token = fn, .arg = arg, .key = hash });
 }
 
 /* ------------------------------------------------------------------ what was issued */

@@ -1,0 +1,441 @@
+/*
+ * Theory of operation: the authority, where it is this host. The root key is the signer's (BS_CA, BS_ISSUE); here is the book, in the
+ * state database: which host may have certificates for which services, tokens that wait, what was issued, what is revoked.
+ *
+ * A question of another host (LB_CA_ASK) goes through these doors, in this order; each "no" is one ca.refuse event and one answer:
+ *
+ *   is it a question?                    ca_question_read(): hostile; of a host without a certificate only "join"
+ *   who asks?                            the host's name, from its certificate, which the linker has checked; a token's, when it joins
+ *   is it revoked?                       the host, or the service's SPIFFE ID
+ *   may it?                              the host's most specific grant that means the service
+ *   does it hold the key?                the signer checks the proof before it signs (BS_ISSUE)
+ *
+ * A token is used up before its certificate is made: two that come at the same moment get one certificate. Who comes with a wrong
+ * one, a used one or one that is over gets one and the same answer.
+ *
+ * Before it: the linker (other hosts), broker_ca.c (this host's own certificates), broker_api.c (people). After it: the signer, the state.
+ */
+#include "daemon/broker_ca.h"
+#include "daemon/broker_int.h"
+
+#include "core/base64.h"
+#include "core/bucket.h"
+#include "core/sha256.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/random.h>
+
+enum {
+	BACKDATE_S = 300,
+	HOST_LIVES = 30, /* a host's certificate lives so many times longer than a service's */
+	LIFE_MAX_S = 30 * 86400,
+	ASKS_MAX = 256,	     /* questions at the signer at a time */
+	REFUSALS_PER_S = 10, /* told in the log; anybody can cause one */
+	KEEP_S = 86400,	     /* what is over is shown for another day */
+	FORGET_EVERY_S = 60,
+};
+
+static const char g_bad_token[] = "the token is wrong, used, over, or for another host: `sealane ca token` on the authority makes a new one";
+
+/* A certificate that is being made: for another host's question (linker), or for this host (name). */
+struct issue {
+	uint32_t linker, req;
+	enum ca_op op;
+	char name[LIMIT_SERVICE_SIZE]; /* this host's credential; "": it is another host's */
+	char host[LIMIT_NAME_SIZE];
+	struct role_issue what;
+};
+
+static struct {
+	unsigned n_asks;
+	struct bucket refusals;
+	uint64_t n_untold;
+	int64_t forgot_unix_s;
+	bool linker_lost[LIMIT_LINKERS];
+} g_authority;
+
+/* ------------------------------------------------------------------ answers to other hosts */
+
+static void answer(struct broker *b, uint32_t linker, uint32_t req, json_t *json)
+{
+	struct role_msg m = { .type = BL_CA_ANSWER, .u.ca.req = req };
+	AUTO_FREE(char) text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	AUTO_FD fd = text ? ca_text_fd(text, strlen(text)) : -1;
+
+	json_decref(json);
+	if (fd < 0)
+		m.u.ca.error = -ENOMEM;
+	link_tell(b, linker, &m, fd);
+}
+
+struct asker {
+	uint32_t linker, req;
+	const char *host; /* "" if not known */
+	const char *op;
+};
+
+static void refuse(struct broker *b, const struct asker *k, const char *error, const char *why)
+{
+	if (!g_authority.refusals.rate_per_s)
+		bucket_init(&g_authority.refusals, REFUSALS_PER_S, REFUSALS_PER_S, clock_ns());
+	if (bucket_available(&g_authority.refusals, clock_ns()) > 0) {
+		bucket_take(&g_authority.refusals, 1);
+		log_warn("ca.refuse", LOG_STR("host", k->host[0] ? k->host : NULL), LOG_STR("op", k->op), LOG_STR("reason", error), LOG_STR("why", why),
+			 LOG_U64("more", g_authority.n_untold));
+		g_authority.n_untold = 0;
+	} else {
+		g_authority.n_untold++;
+	}
+	answer(b, k->linker, k->req, json_pack("{s:s,s:s}", "error", error, "why", why));
+}
+
+/* ------------------------------------------------------------------ making a certificate */
+
+static int64_t life_s(const struct broker *b, bool of_host)
+{
+	double life = b->config->link.svid_life_s * (of_host ? HOST_LIVES : 1);
+
+	return life > LIFE_MAX_S ? LIFE_MAX_S : (int64_t)life;
+}
+
+/* 16 random bytes, positive, without a leading zero: so its hexadecimal has one spelling. */
+static int new_serial(uint8_t serial[16])
+{
+	if (getrandom(serial, 16, 0) != 16)
+		return -EIO;
+	serial[0] = (uint8_t)((serial[0] & 0x7f) | 0x40);
+	return 0;
+}
+
+/* What is over fills the book no more. */
+static void forget_old(struct broker *b)
+{
+	int64_t now = unix_now_s();
+
+	if (now - g_authority.forgot_unix_s < FORGET_EVERY_S && now >= g_authority.forgot_unix_s)
+		return;
+	g_authority.forgot_unix_s = now;
+	if (state_forget_issued(b->state, now) < 0 || state_forget_tokens(b->state, now - KEEP_S) < 0)
+		log_error("state.failed", LOG_STR("why", "the authority's book could not be tidied"));
+}
+
+static void issue_failed(struct broker *b, const struct issue *i, int error, const char *why)
+{
+	struct asker k = { .linker = i->linker, .req = i->req, .host = i->host, .op = ca_op_name(i->op) };
+	struct credential *c = i->name[0] ? ca_find(i->name) : NULL;
+
+	if (c && c->renewing)
+		ca_failed(b, c, CA_SIGNER, why);
+	else if (!i->name[0] && !g_authority.linker_lost[i->linker])
+		refuse(b, &k, error == -EKEYREJECTED ? "malformed" : "failed", error == -EKEYREJECTED ? "the proof is not by the key" : "the authority could not make it");
+}
+
+static int book(struct broker *b, const struct issue *i)
+{
+	struct state_issued s = { .issued_unix_s = unix_now_s(), .not_after = i->what.not_after };
+
+	hex_encode(s.serial, i->what.serial, sizeof(i->what.serial));
+	memcpy(s.spiffe_id, i->what.spiffe_id, sizeof(s.spiffe_id));
+	memcpy(s.host, i->host, sizeof(s.host));
+	forget_old(b);
+	return state_put_issued(b->state, &s);
+}
+
+static json_t *issued_json(const struct issue *i, const char *pem)
+{
+	json_t *o = json_pack("{s:s,s:s}", "certificate", pem, "roots", g_ca.roots_pem);
+
+	if (o && i->op != CA_OP_SERVICE && json_object_set_new(o, "trust_domain", json_string(g_ca.trust_domain)) < 0) {
+		json_decref(o);
+		return NULL;
+	}
+	return o;
+}
+
+static void issued(struct broker *b, const struct issue *i, const char *pem)
+{
+	char serial[33];
+	struct credential *c = i->name[0] ? ca_find(i->name) : NULL;
+
+	log_info("ca.issue", LOG_STR("host", i->host), LOG_STR("spiffe_id", i->what.spiffe_id),
+		 LOG_STR("serial", hex_encode(serial, i->what.serial, sizeof(i->what.serial))), LOG_I64("not_after", i->what.not_after));
+	if (i->op == CA_OP_JOIN && !i->name[0])
+		log_info("host.join", LOG_STR("host", i->host));
+	if (c && c->renewing)
+		(void)ca_take(b, c, pem); /* a failure is told and tried again there */
+	else if (!i->name[0] && !g_authority.linker_lost[i->linker])
+		answer(b, i->linker, i->req, issued_json(i, pem));
+}
+
+static void on_issued(struct broker *b, void *arg, const struct role_signed *r, int cert_fd)
+{
+	struct issue *i = arg;
+	AUTO_FD fd = cert_fd;
+	AUTO_FREE(char) pem = NULL;
+	size_t size;
+
+	g_authority.n_asks--;
+	pem = r->error ? NULL : ca_read_fd(fd, LIMIT_CHAIN_SIZE, &size);
+	if (!pem)
+		issue_failed(b, i, r->error ? r->error : -EIO, r->why[0] ? r->why : "the signer gave no certificate");
+	else if (book(b, i) < 0)
+		issue_failed(b, i, -EIO, "the state directory does not take the certificate's number: is its disk full?");
+	else
+		issued(b, i, pem);
+	ca_soon(b);
+	free(i);
+}
+
+static void issue(struct broker *b, const struct issue *from, bool of_host)
+{
+	struct role_msg m = { .type = BS_ISSUE };
+	struct issue *i = malloc(sizeof(*i));
+	int64_t now = unix_now_s();
+
+	if (!i) {
+		issue_failed(b, from, -ENOMEM, "the daemon has no memory");
+		return;
+	}
+	*i = *from;
+	i->what.not_before = now - BACKDATE_S;
+	i->what.not_after = now + life_s(b, of_host);
+	if (new_serial(i->what.serial) < 0) {
+		issue_failed(b, i, -EIO, "the kernel gave no random bytes");
+		free(i);
+		return;
+	}
+	m.u.issue = i->what;
+	g_authority.n_asks++;
+	signer_ask(b, &m, -1, on_issued, i);
+}
+
+void authority_renew(struct broker *b, struct credential *c)
+{
+	struct issue i = { .linker = ROLE_NO_ID, .op = c->service.name[0] ? CA_OP_SERVICE : CA_OP_HOST };
+
+	memcpy(i.name, c->name, sizeof(i.name));
+	memcpy(i.host, g_ca.membership.host, sizeof(i.host));
+	memcpy(i.what.public_key, c->next.svid.point, sizeof(i.what.public_key));
+	ca_id(i.what.spiffe_id, c);
+	if (ca_is_revoked(b, i.what.spiffe_id))
+		ca_failed(b, c, CA_DENIED, "it is revoked: `sealane ca unrevoke` takes that back");
+	else
+		issue(b, &i, !c->service.name[0]);
+}
+
+static void on_root(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	fd_cleanup(&fd);
+	if (r->error && r->error != -EPIPE)
+		log_error("ca.failed", LOG_STR("why", r->why), LOG_STR("then", "this host, the authority, issues nothing"));
+}
+
+void authority_on_signer(struct broker *b)
+{
+	struct role_msg m = { .type = BS_CA };
+
+	if (!g_ca.member || !g_ca.membership.is_authority || !signer_is_up())
+		return;
+	memcpy(m.u.ca_key.trust_domain, g_ca.trust_domain, sizeof(m.u.ca_key.trust_domain));
+	signer_ask(b, &m, -1, on_root, NULL);
+}
+
+/* ------------------------------------------------------------------ may it? */
+
+struct match {
+	const struct service_name *service;
+	int rank; /* of the best so far; -1: none */
+	bool allow;
+};
+
+static bool means(const struct service_pattern *p, const struct service_name *s)
+{
+	if (p->rank == PATTERN_ANY)
+		return true;
+	return strcmp(p->service.ns, s->ns) == 0 && (p->rank == PATTERN_NAMESPACE || strcmp(p->service.name, s->name) == 0);
+}
+
+static int match_one(void *arg, const struct state_grant *g)
+{
+	struct match *m = arg;
+
+	if ((int)g->pattern.rank > m->rank && means(&g->pattern, m->service)) {
+		m->rank = (int)g->pattern.rank;
+		m->allow = g->allow;
+	}
+	return 0;
+}
+
+static bool may(struct broker *b, const char *host, const struct service_name *service)
+{
+	struct match m = { .service = service, .rank = -1 };
+
+	return state_each_grant_of(b->state, host, match_one, &m) == 0 && m.rank >= 0 && m.allow;
+}
+
+/* ------------------------------------------------------------------ questions of other hosts */
+
+static void begin_issue(struct issue *i, const struct ca_question *q, const struct role_ca *m)
+{
+	i->op = q->op;
+	memcpy(i->what.public_key, q->key, sizeof(i->what.public_key));
+	memcpy(i->what.proof, q->proof, sizeof(i->what.proof));
+	i->what.proof_size = q->proof_size;
+	ca_proven(i->what.proven, m->exporter);
+}
+
+static int copy_token(void *arg, const struct state_token *t)
+{
+	memcpy(arg, t, sizeof(*t));
+	return 0;
+}
+
+/* What the token says that its host may have. */
+static int grant_all(struct broker *b, const struct state_token *t)
+{
+	struct state_grant g = { .allow = true };
+	char text[STATE_SERVICES_SIZE], *save = NULL;
+	int r = 0;
+
+	memcpy(g.host, t->host, sizeof(g.host));
+	memcpy(text, t->services, sizeof(text));
+	for (char *word = strtok_r(text, " ", &save); word && r == 0; word = strtok_r(NULL, " ", &save)) {
+		r = service_pattern_parse(&g.pattern, word, NULL);
+		if (r == 0)
+			r = state_put_grant(b->state, &g);
+	}
+	return r;
+}
+
+/* Used from now on, and its services granted: both or neither. Return: 0; -EACCES: it is no good; other negative errno. */
+static int use_token(struct broker *b, const struct ca_question *q)
+{
+	struct state_token t = {};
+	uint8_t digest[SHA256_SIZE];
+	char hash[65];
+	int64_t now = unix_now_s();
+	int r;
+
+	sha256(digest, q->secret, sizeof(q->secret));
+	r = state_find_token(b->state, hex_encode(hash, digest, sizeof(digest)), copy_token, &t);
+	if (r < 0)
+		return r;
+	if (!t.hash[0] || t.used_unix_s || t.expires_unix_s <= now || strcmp(t.host, q->host) != 0)
+		return -EACCES;
+	r = state_begin(b->state);
+	if (r < 0)
+		return r;
+	r = state_use_token(b->state, hash, now);
+	if (r == 0)
+		r = grant_all(b, &t);
+	return state_end(b->state, r);
+}
+
+static void on_join(struct broker *b, struct asker *k, const struct ca_question *q, const struct role_ca *m)
+{
+	struct issue i = { .linker = k->linker, .req = k->req };
+	int r = use_token(b, q);
+
+	if (r == -EACCES) {
+		refuse(b, k, "used", g_bad_token);
+		return;
+	}
+	if (r < 0) {
+		refuse(b, k, "failed", "the authority's state directory does not take it: is its disk full?");
+		return;
+	}
+	begin_issue(&i, q, m);
+	memcpy(i.host, q->host, sizeof(i.host));
+	host_id_format(i.what.spiffe_id, g_ca.trust_domain, q->host);
+	if (ca_is_revoked(b, i.what.spiffe_id))
+		refuse(b, k, "denied", "this host is revoked: `sealane ca unrevoke` on the authority takes that back");
+	else
+		issue(b, &i, true);
+}
+
+static void on_certificate(struct broker *b, const struct asker *k, const struct ca_question *q, const struct role_ca *m)
+{
+	struct issue i = { .linker = k->linker, .req = k->req };
+	char name[LIMIT_SERVICE_SIZE], why[320];
+
+	begin_issue(&i, q, m);
+	memcpy(i.host, k->host, sizeof(i.host));
+	if (q->op == CA_OP_HOST)
+		host_id_format(i.what.spiffe_id, g_ca.trust_domain, k->host);
+	else
+		spiffe_id_format(i.what.spiffe_id, g_ca.trust_domain, &q->service);
+	if (q->op == CA_OP_SERVICE && !may(b, k->host, &q->service)) {
+		service_name_format(name, &q->service);
+		snprintf(why, sizeof(why), "host %.63s may not have certificates for %.127s: `sealane ca grant` on the authority says who may", k->host, name);
+		refuse(b, k, "denied", why);
+	} else if (ca_is_revoked(b, i.what.spiffe_id)) {
+		refuse(b, k, "denied", "it is revoked: `sealane ca unrevoke` on the authority takes that back");
+	} else {
+		issue(b, &i, q->op == CA_OP_HOST);
+	}
+}
+
+static void on_revoked(struct broker *b, const struct asker *k, const struct ca_question *q)
+{
+	json_t *o = json_pack("{s:I,s:s}", "version", (json_int_t)g_ca.membership.revoked_version, "roots", g_ca.roots_pem), *list;
+	struct revoked_entry *e;
+
+	if (o && q->version != g_ca.membership.revoked_version) {
+		list = json_array();
+		for (e = revoked_all(); e && list; e = e->hh.next)
+			if (json_array_append_new(list, json_string(e->entry)) < 0) {
+				json_decref(list);
+				list = NULL;
+				break;
+			}
+		if (!list || json_object_set_new(o, "revoked", list) < 0) {
+			json_decref(o);
+			o = NULL;
+		}
+	}
+	answer(b, k->linker, k->req, o);
+}
+
+void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m, int fd)
+{
+	struct asker k = { .linker = linker, .req = m->req, .host = "", .op = NULL };
+	AUTO_FREE(char) text = NULL;
+	char host[LIMIT_NAME_SIZE], id[STATE_REVOKED_SIZE], why[200];
+	struct ca_question q;
+	size_t size = 0;
+
+	g_authority.linker_lost[linker] = false;
+	if (m->mode == CA_HOST && host_id_parse(host, m->peer, g_ca.trust_domain) == 0)
+		k.host = host;
+	text = ca_read_fd(fd, LIMIT_CA_QUESTION_SIZE, &size);
+	if (!g_ca.member || !g_ca.membership.is_authority) {
+		refuse(b, &k, "denied", "this host is not the authority");
+	} else if (!text || ca_question_read(&q, text, size, why, sizeof(why)) < 0) {
+		refuse(b, &k, "malformed", text ? why : "the question could not be read");
+	} else if ((m->mode == CA_JOIN) != (q.op == CA_OP_JOIN) || (m->mode == CA_HOST && !k.host[0])) {
+		k.op = ca_op_name(q.op);
+		refuse(b, &k, "denied", "that is nothing to ask in this way: a host without a certificate may join, one with a certificate may ask for more");
+	} else if (m->mode == CA_HOST && ca_is_revoked(b, host_id_format(id, g_ca.trust_domain, host))) {
+		k.op = ca_op_name(q.op);
+		refuse(b, &k, "denied", "this host is revoked");
+	} else if (g_authority.n_asks >= ASKS_MAX) {
+		k.op = ca_op_name(q.op);
+		refuse(b, &k, "busy", "the authority is busy; ask again soon");
+	} else {
+		k.op = ca_op_name(q.op);
+		if (q.op == CA_OP_REVOKED)
+			on_revoked(b, &k, &q);
+		else if (q.op == CA_OP_JOIN)
+			on_join(b, &k, &q, m);
+		else
+			on_certificate(b, &k, &q, m);
+	}
+}
+
+/* Its numbers mean nothing to the next one, which gets its first question after this. */
+void authority_on_linker_lost(struct broker *b, uint32_t linker)
+{
+	if (linker < LIMIT_LINKERS)
+		g_authority.linker_lost[linker] = true;
+}

@@ -1,0 +1,493 @@
+/*
+ * Theory of operation: what people tell the authority: that it begins, whom it lets in, what it grants, what it takes back. Each is kept
+ * in the state before it is in force, and answered when it is.
+ *
+ * Revoking a host takes all that was issued to it, its services' certificates too; revoking "ns/name@host" takes that host's
+ * certificates for the service and writes a grant that says no, so that a wider one (a whole namespace's) does not give them back.
+ *
+ * Before it: broker_api.c. After it: the state, the signer, the linkers (BL_REVOKED); members ask for the list themselves.
+ */
+#include "daemon/broker_ca.h"
+#include "daemon/broker_int.h"
+
+#include "core/base64.h"
+#include "core/sha256.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/random.h>
+
+enum {
+	START_MAX_MS = 10 * 1000,
+	START_LOOK_MS = 100,
+	TOKEN_FOR_MAX_S = 30 * 86400,
+	SERIAL_KEEP_S = 86400, /* beyond a certificate's end, for clocks that are late */
+};
+
+static void PRINTF_LIKE(4, 5) no(ca_done_fn done, void *arg, int error, const char *fmt, ...)
+{
+	char why[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(why, sizeof(why), fmt, args);
+	va_end(args);
+	done(arg, error, why, NULL);
+}
+
+static void yes(ca_done_fn done, void *arg, json_t *json)
+{
+	if (json)
+		done(arg, 0, "", json);
+	else
+		done(arg, -ENOMEM, "the daemon has no memory", NULL);
+	json_decref(json);
+}
+
+static void no_disk(ca_done_fn done, void *arg, int error)
+{
+	if (error == -ENOSPC)
+		no(done, arg, error, "there is no room for it: the disk, or the authority's book, is full");
+	else
+		no(done, arg, error, "the state directory does not take it (%s); nothing was changed", log_errno_name(error));
+}
+
+/* Return: true, or the caller has been answered. */
+static bool is_authority(ca_done_fn done, void *arg)
+{
+	if (g_ca.external)
+		no(done, arg, -EPERM, "certificates come from files here (`certificates` in sealane's configuration): whoever writes them is the authority");
+	else if (g_ca.member && !g_ca.membership.is_authority)
+		no(done, arg, -EPERM, "this host is not the authority; that is %s, ask there", g_ca.membership.authority);
+	else if (!g_ca.member)
+		no(done, arg, -EPERM, "this host is not the authority: `sealane ca init` makes it one");
+	else
+		return true;
+	return false;
+}
+
+/* ------------------------------------------------------------------ init */
+
+struct init {
+	uint64_t deadline_ns;
+	bool making;
+	ca_done_fn done;
+	void *arg;
+};
+
+static void ask_root(struct broker *b, struct init *i);
+
+static void init_done(struct broker *b, struct init *i, const char *pem)
+{
+	struct state_membership m = { .is_authority = true, .roots = pem };
+	uint8_t print[32];
+	char hex[65];
+	int r;
+
+	memcpy(m.trust_domain, b->config->trust_domain, sizeof(m.trust_domain));
+	memcpy(m.host, b->host, sizeof(m.host));
+	memcpy(m.authority, b->host, sizeof(m.authority));
+	if (svid_fingerprint(print, pem, strlen(pem)) < 0) {
+		no(i->done, i->arg, -EIO, "the signer's root is no certificate; the daemon's log may say more");
+		return;
+	}
+	r = state_put_membership(b->state, &m);
+	if (r < 0) {
+		no_disk(i->done, i->arg, r);
+		return;
+	}
+	hex_encode(hex, print, sizeof(print));
+	log_info("ca.init", LOG_STR("host", m.host), LOG_STR("trust_domain", m.trust_domain), LOG_STR("root_sha256", hex));
+	ca_reload(b);
+	yes(i->done, i->arg, json_pack("{s:s,s:s,s:s,s:I}", "trust_domain", m.trust_domain, "host", m.host, "root_sha256", hex, "svid_life",
+				       (json_int_t)b->config->link.svid_life_s));
+}
+
+static void on_root(struct broker *b, void *arg, const struct role_signed *r, int cert_fd)
+{
+	struct init *i = arg;
+	AUTO_FD fd = cert_fd;
+	AUTO_FREE(char) pem = NULL;
+	size_t size;
+
+	/* One that an earlier try left, and that nothing says who it is for, is as good as new. */
+	if ((r->error == -ENOENT || r->error == -ENOKEY) && !i->making) {
+		i->making = true;
+		ask_root(b, i);
+		return;
+	}
+	pem = r->error ? NULL : ca_read_fd(fd, LIMIT_CHAIN_SIZE, &size);
+	if (pem)
+		init_done(b, i, pem);
+	else
+		no(i->done, i->arg, r->error ? r->error : -EIO, "the signer has no root: %s", r->why[0] ? r->why : log_errno_name(r->error));
+	free(i);
+}
+
+static void ask_root(struct broker *b, struct init *i)
+{
+	struct role_msg m = { .type = BS_CA, .u.ca_key.make = i->making };
+
+	memcpy(m.u.ca_key.trust_domain, b->config->trust_domain, sizeof(m.u.ca_key.trust_domain));
+	signer_ask(b, &m, -1, on_root, i);
+}
+
+static void init_when_ready(struct broker *b, void *arg)
+{
+	struct init *i = arg;
+
+	if (signer_is_up()) {
+		ask_root(b, i);
+	} else if (clock_ns() < i->deadline_ns) {
+		broker_after(b, START_LOOK_MS, init_when_ready, i);
+	} else {
+		no(i->done, i->arg, -ETIMEDOUT, "the signer did not start within 10 s; the daemon's log says why");
+		free(i);
+	}
+}
+
+void authority_init(struct broker *b, ca_done_fn done, void *arg)
+{
+	struct init *i;
+
+	if (g_ca.external) {
+		no(done, arg, -EPERM, "certificates come from files here: take `certificates` out of sealane's configuration first");
+		return;
+	}
+	if (g_ca.member) {
+		no(done, arg, -EEXIST, g_ca.membership.is_authority ? "this host is the authority already (`sealane ca ls`)" :
+			"this host has joined another authority (`sealane ls certificates`)");
+		return;
+	}
+	if (!label_is_valid(b->host)) {
+		no(done, arg, -EINVAL, "this host's name is no valid name for it (a-z, 0-9 and -): set host_name in sealane's configuration");
+		return;
+	}
+	i = calloc(1, sizeof(*i));
+	if (!i) {
+		no(done, arg, -ENOMEM, "the daemon has no memory");
+		return;
+	}
+	*i = (struct init){ .deadline_ns = clock_ns() + (uint64_t)START_MAX_MS * 1000000, .done = done, .arg = arg };
+	link_want(b);
+	init_when_ready(b, i);
+}
+
+/* ------------------------------------------------------------------ tokens */
+
+/* Where other hosts reach this one: as said, as the configuration says of us among all hosts, or where we listen. */
+static const char *own_address(const struct broker *b, const char *said)
+{
+	const struct config *c = b->config;
+
+	if (said[0])
+		return address_is_valid(said) ? said : NULL;
+	for (size_t i = 0; i < c->n_hosts; i++)
+		if (strcmp(c->hosts[i].name, b->host) == 0 && c->hosts[i].address[0])
+			return c->hosts[i].address;
+	for (size_t i = 0; i < c->link.n_listen; i++)
+		if (strncmp(c->link.listen[i], "0.0.0.0:", 8) != 0 && strncmp(c->link.listen[i], "[::]:", 5) != 0)
+			return c->link.listen[i];
+	return NULL;
+}
+
+static void no_address(const struct broker *b, const char *said, ca_done_fn done, void *arg)
+{
+	if (said[0])
+		no(done, arg, -EINVAL, "\"%.63s\" is no address: expected numbers, as 10.0.0.1:7443 or [fd00::1]:7443", said);
+	else if (b->config->link.n_listen > 0)
+		no(done, arg, -EPERM, "this host listens on every address, so the token's cannot be known: give --address ADDRESS:PORT");
+	else
+		no(done, arg, -EPERM, "no `listen` is configured, so nobody can join: set it and `sealane reload`, or give --address");
+}
+
+void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn done, void *arg)
+{
+	struct state_token s = { .made_unix_s = unix_now_s() };
+	struct token t = {};
+	const char *address = own_address(b, a->address);
+	char text[TOKEN_TEXT_SIZE], id[LIMIT_SPIFFE_ID_SIZE];
+	uint8_t digest[SHA256_SIZE];
+	int r;
+
+	if (!is_authority(done, arg))
+		return;
+	if (!address) {
+		no_address(b, a->address, done, arg);
+	} else if (strcmp(a->host, g_ca.membership.host) == 0) {
+		no(done, arg, -EINVAL, "%s is this host, the authority itself: it needs no token", a->host);
+	} else if (ca_is_revoked(b, host_id_format(id, g_ca.trust_domain, a->host))) {
+		no(done, arg, -EPERM, "host %s is revoked: `sealane ca unrevoke host/%s` first", a->host, a->host);
+	} else if (a->for_s < 1 || a->for_s > TOKEN_FOR_MAX_S) {
+		no(done, arg, -EINVAL, "a token is good for 1 s to 30 days");
+	} else if (svid_fingerprint(t.root, g_ca.roots_pem, strlen(g_ca.roots_pem)) < 0 || getrandom(t.secret, sizeof(t.secret), 0) != sizeof(t.secret)) {
+		no(done, arg, -EIO, "the token could not be made");
+	} else {
+		sha256(digest, t.secret, sizeof(t.secret));
+		hex_encode(s.hash, digest, sizeof(digest));
+		memcpy(s.host, a->host, sizeof(s.host));
+		memcpy(s.services, a->services, sizeof(s.services));
+		s.expires_unix_s = s.made_unix_s + a->for_s;
+		r = state_put_token(b->state, &s);
+		if (r < 0) {
+			no_disk(done, arg, r);
+			return;
+		}
+		snprintf(t.address, sizeof(t.address), "%s", address);
+		memcpy(t.host, g_ca.membership.host, sizeof(t.host));
+		log_info("ca.token", LOG_STR("host", s.host), LOG_STR("services", s.services), LOG_I64("expires", s.expires_unix_s));
+		yes(done, arg, json_pack("{s:s,s:s,s:s,s:I}", "token", token_format(text, &t), "host", s.host, "address", t.address, "expires",
+					 (json_int_t)s.expires_unix_s));
+	}
+}
+
+/* ------------------------------------------------------------------ grants */
+
+void authority_grant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg)
+{
+	struct state_grant g = { .pattern = *pattern, .allow = true };
+	char text[LIMIT_SERVICE_SIZE];
+	int r;
+
+	if (!is_authority(done, arg))
+		return;
+	r = str_copy(g.host, sizeof(g.host), host) ? state_put_grant(b->state, &g) : -EINVAL;
+	if (r < 0) {
+		no_disk(done, arg, r);
+		return;
+	}
+	log_info("ca.grant", LOG_STR("host", host), LOG_STR("service", service_pattern_format(text, pattern)));
+	yes(done, arg, json_pack("{s:b}", "ok", 1));
+}
+
+struct has {
+	const struct service_pattern *pattern;
+	bool there;
+};
+
+static int has_one(void *arg, const struct state_grant *g)
+{
+	struct has *h = arg;
+
+	h->there |= memcmp(&g->pattern, h->pattern, sizeof(g->pattern)) == 0;
+	return 0;
+}
+
+void authority_ungrant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg)
+{
+	struct has h = { .pattern = pattern };
+	char text[LIMIT_SERVICE_SIZE];
+	int r;
+
+	if (!is_authority(done, arg))
+		return;
+	service_pattern_format(text, pattern);
+	r = state_each_grant_of(b->state, host, has_one, &h);
+	if (r == 0 && !h.there) {
+		no(done, arg, -ENOENT, "host %.63s has no grant for %.127s; `sealane ca ls` lists what it has", host, text);
+		return;
+	}
+	if (r == 0)
+		r = state_delete_grant(b->state, host, pattern);
+	if (r < 0) {
+		no_disk(done, arg, r);
+		return;
+	}
+	log_info("ca.ungrant", LOG_STR("host", host), LOG_STR("service", text));
+	yes(done, arg, json_pack("{s:b}", "ok", 1));
+}
+
+/* ------------------------------------------------------------------ revocation */
+
+/* What "host/b", "ns/name", "ns/name@b", a serial or a SPIFFE ID means. */
+struct target {
+	char id[LIMIT_SPIFFE_ID_SIZE]; /* that is revoked as such; "" */
+	char host[LIMIT_NAME_SIZE];    /* whose certificates; "": anybody's */
+	char of_id[LIMIT_SPIFFE_ID_SIZE]; /* ... for this only; "": for all */
+	char serial[STATE_SERIAL_SIZE];
+	struct service_name service;
+	bool at_host; /* "ns/name@b" */
+};
+
+static int read_service_target(struct broker *b, const char *what, struct target *t)
+{
+	const char *at = strchr(what, '@');
+	char name[LIMIT_SERVICE_SIZE];
+
+	if ((size_t)snprintf(name, sizeof(name), "%.*s", at ? (int)(at - what) : (int)strlen(what), what) >= sizeof(name) ||
+	    service_name_parse(&t->service, name, b->config->namespace_) < 0)
+		return -EINVAL;
+	spiffe_id_format(at ? t->of_id : t->id, g_ca.trust_domain, &t->service);
+	t->at_host = at != NULL;
+	if (at && (!label_is_valid(at + 1) || !str_copy(t->host, sizeof(t->host), at + 1)))
+		return -EINVAL;
+	return 0;
+}
+
+static bool is_serial(const char *s)
+{
+	size_t n = strspn(s, "0123456789abcdef");
+
+	return !s[n] && n >= 16 && n < STATE_SERIAL_SIZE; /* shorter ones could be names */
+}
+
+static int read_target(struct broker *b, const char *what, struct target *t)
+{
+	if (strncmp(what, "spiffe://", 9) == 0) {
+		struct service_name unused;
+
+		if (host_id_parse(t->host, what, g_ca.trust_domain) < 0 && spiffe_id_parse(&unused, what, g_ca.trust_domain) < 0)
+			return -EINVAL;
+		return str_copy(t->id, sizeof(t->id), what) ? 0 : -EINVAL;
+	}
+	if (strncmp(what, "host/", 5) == 0) {
+		if (!label_is_valid(what + 5) || !str_copy(t->host, sizeof(t->host), what + 5))
+			return -EINVAL;
+		host_id_format(t->id, g_ca.trust_domain, t->host);
+		return 0;
+	}
+	if (is_serial(what))
+		return str_copy(t->serial, sizeof(t->serial), what) ? 0 : -EINVAL;
+	return read_service_target(b, what, t);
+}
+
+struct change {
+	struct broker *b;
+	const struct target *t;
+	struct state_revoked *entries; /* grown */
+	size_t n, cap;
+};
+
+static int change_add(struct change *c, const char *kind, const char *what, int64_t until)
+{
+	struct state_revoked *e;
+
+	if (c->n == c->cap) {
+		size_t cap = c->cap ? 2 * c->cap : 16;
+
+		e = realloc(c->entries, cap * sizeof(*e));
+		if (!e)
+			return -ENOMEM;
+		c->entries = e;
+		c->cap = cap;
+	}
+	e = &c->entries[c->n++];
+	*e = (struct state_revoked){ .since_unix_s = unix_now_s(), .until_unix_s = until };
+	snprintf(e->entry, sizeof(e->entry), "%s:%s", kind, what);
+	return 0;
+}
+
+static int collect(void *arg, const struct state_issued *i)
+{
+	struct change *c = arg;
+	const struct target *t = c->t;
+
+	if (t->serial[0] ? strcmp(i->serial, t->serial) != 0 : !t->host[0] || strcmp(i->host, t->host) != 0)
+		return 0;
+	if (t->of_id[0] && strcmp(i->spiffe_id, t->of_id) != 0)
+		return 0;
+	return change_add(c, "serial", i->serial, i->not_after + SERIAL_KEEP_S);
+}
+
+/* All that @t means. */
+static int change_fill(struct change *c)
+{
+	int r = c->t->id[0] ? change_add(c, "id", c->t->id, 0) : 0;
+
+	return r < 0 ? r : state_each_issued(c->b->state, collect, c);
+}
+
+static int change_keep(struct change *c, bool add)
+{
+	struct state_membership m = g_ca.membership;
+	struct state_grant g = { .pattern = { .rank = PATTERN_EXACT, .service = c->t->service }, .allow = false };
+	struct state_db *db = c->b->state;
+	int r = state_begin(db);
+
+	if (r < 0)
+		return r;
+	r = state_forget_revoked(db, unix_now_s());
+	for (size_t i = 0; r == 0 && i < c->n; i++)
+		r = add ? state_put_revoked(db, &c->entries[i]) : state_delete_revoked(db, c->entries[i].entry);
+	memcpy(g.host, c->t->host, sizeof(g.host));
+	if (r == 0 && c->t->at_host)
+		r = add ? state_put_grant(db, &g) : state_delete_grant(db, g.host, &g.pattern);
+	m.revoked_version++;
+	if (r == 0)
+		r = state_put_membership(db, &m);
+	return state_end(db, r);
+}
+
+/* In the state it is already. */
+static void change_apply(struct change *c, bool add)
+{
+	struct revoked_entry *e, *tmp;
+	int64_t now = unix_now_s();
+
+	g_ca.membership.revoked_version++;
+	for (size_t i = 0; i < c->n; i++)
+		if (!add)
+			revoked_remove(c->entries[i].entry);
+		else if (revoked_add(c->entries[i].entry, now, c->entries[i].until_unix_s) < 0)
+			log_error("ca.failed", LOG_STR("entry", c->entries[i].entry), LOG_STR("why", "no memory: it is in force after a restart"));
+	for (e = revoked_all(); e; e = tmp) {
+		tmp = e->hh.next;
+		if (e->until_unix_s && e->until_unix_s < now)
+			revoked_remove(e->entry);
+	}
+	revoked_tell(c->b, ROLE_NO_ID);
+	link_recheck(c->b);
+}
+
+static const char *why_not_revoke(const struct change *c, bool add)
+{
+	char own[LIMIT_SPIFFE_ID_SIZE];
+
+	if (add && strcmp(c->t->id, host_id_format(own, g_ca.trust_domain, g_ca.membership.host)) == 0)
+		return "that is the authority itself: nobody could ask it for anything any more";
+	if (c->n == 0 && !c->t->at_host)
+		return "no certificate that is still good has this number; `sealane ca ls` lists them";
+	return NULL;
+}
+
+static void change(struct broker *b, const char *what, bool add, ca_done_fn done, void *arg)
+{
+	struct target t = {};
+	struct change c = { .b = b, .t = &t };
+	AUTO_FREE(struct state_revoked) entries = NULL;
+	const char *why;
+	int r;
+
+	if (!is_authority(done, arg))
+		return;
+	if (read_target(b, what, &t) < 0) {
+		no(done, arg, -EINVAL, "\"%.200s\" is nothing that can be revoked: expected host/NAME, NAMESPACE/NAME, NAMESPACE/NAME@HOST, or a serial", what);
+		return;
+	}
+	r = change_fill(&c);
+	entries = c.entries;
+	why = why_not_revoke(&c, add);
+	if (r == 0 && why) {
+		no(done, arg, -ENOENT, "%s", why);
+		return;
+	}
+	if (r == 0)
+		r = change_keep(&c, add);
+	if (r < 0) {
+		no_disk(done, arg, r);
+		return;
+	}
+	change_apply(&c, add);
+	log_warn(add ? "ca.revoke" : "ca.unrevoke", LOG_STR("what", what), LOG_U64("entries", c.n), LOG_I64("version", g_ca.membership.revoked_version));
+	yes(done, arg, json_pack("{s:b,s:I,s:I}", "ok", 1, "entries", (json_int_t)c.n, "version", (json_int_t)g_ca.membership.revoked_version));
+}
+
+void authority_revoke(struct broker *b, const char *what, ca_done_fn done, void *arg)
+{
+	change(b, what, true, done, arg);
+}
+
+void authority_unrevoke(struct broker *b, const char *what, ca_done_fn done, void *arg)
+{
+	change(b, what, false, done, arg);
+}

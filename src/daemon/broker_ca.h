@@ -1,0 +1,196 @@
+/*
+ * What the files about certificates say to each other (broker_signer.c: the channel to the signer; broker_ca.c: keys and certificates
+ * of this host; broker_member.c: joining, questions to the authority; broker_authority.c: the authority; broker_ca_files.c: an external
+ * one; broker_ca_views.c: what people are shown), and what the admin interface asks of them. What links ask: broker_link.h.
+ *
+ * Threads: the broker's one.
+ */
+#ifndef DAEMON_BROKER_CA_H
+#define DAEMON_BROKER_CA_H
+
+#include "core/svid.h"
+#include "daemon/broker.h"
+#include "daemon/ca_wire.h"
+
+#include <jansson.h>
+
+/* --- for the admin interface --- */
+
+/* @json: the answer, borrowed; NULL with an error. Otherwise as broker_done_fn. */
+typedef void (*ca_done_fn)(void *arg, int error, const char *why, json_t *json);
+
+struct ca_token_ask {
+	char host[LIMIT_NAME_SIZE];
+	char services[STATE_SERVICES_SIZE]; /* patterns, with blanks between */
+	int64_t for_s;
+	char address[LIMIT_ADDRESS_SIZE]; /* "": as configured */
+};
+
+/* authority_init() - make (or find again) the root; this host is the authority from now on. Answers {trust_domain, host, root_sha256, ...}. */
+void authority_init(struct broker *b, ca_done_fn done, void *arg);
+/* authority_token() - answers {token, host, address, expires}. */
+void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn done, void *arg);
+/* authority_grant(), authority_ungrant() - @host may have certificates for @pattern, or no longer. */
+void authority_grant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg);
+void authority_ungrant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg);
+/* authority_revoke(), authority_unrevoke() - @what: "host/b", "ns/name", "ns/name@b", a serial, a SPIFFE ID. */
+void authority_revoke(struct broker *b, const char *what, ca_done_fn done, void *arg);
+void authority_unrevoke(struct broker *b, const char *what, ca_done_fn done, void *arg);
+/* member_join() - @again: also if this host has joined already. Answers {trust_domain, host, authority, address, not_after}. */
+void member_join(struct broker *b, const char *token, bool again, ca_done_fn done, void *arg);
+
+/* ca_view_certificates(), ca_view_authority() - new references; NULL: out of memory. */
+json_t *ca_view_certificates(struct broker *b);
+json_t *ca_view_authority(struct broker *b);
+
+/* Why a certificate is not there, or was not renewed. */
+enum ca_failure {
+	CA_OK,
+	CA_NOT_JOINED,
+	CA_UNREACHABLE, /* no session to the authority */
+	CA_DENIED,	/* the authority says no */
+	CA_CLOCK,	/* what there is is not valid by our own clock */
+	CA_MALFORMED,	/* what came is not what was asked for */
+	CA_SIGNER,	/* the signer, or memory */
+	CA_STATE,	/* it cannot be kept */
+	CA_FILES,	/* an external authority's files are not as they should be */
+	CA_FAILURE_N
+};
+const char *ca_failure_name(enum ca_failure f);
+
+/* ca_failures() - how often since the start, by reason. */
+const uint64_t *ca_failures(void);
+/* ca_each_expiry() - the certificates that this host has. */
+void ca_each_expiry(struct broker *b, void (*fn)(void *arg, const char *spiffe_id, int64_t not_after), void *arg);
+
+/* --- broker_signer.c --- */
+
+/* @fd: came with the reply, owned by the callback; -1 without. r->error is -EPIPE if the signer went before it answered. */
+typedef void (*signer_fn)(struct broker *b, void *arg, const struct role_signed *r, int fd);
+/* signer_open() - @fd: its channel, taken. What was asked of an earlier one gets its -EPIPE now. */
+void signer_open(struct broker *b, int *fd);
+bool signer_is_up(void);
+/* signer_ask() - seq is set here. @fd: goes along, borrowed; -1. Without a signer @fn is called before this returns. */
+void signer_ask(struct broker *b, struct role_msg *m, int fd, signer_fn fn, void *arg);
+/* signer_tell() - what has no reply. */
+void signer_tell(struct broker *b, struct role_msg *m, int fd);
+
+/* --- broker_ca.c --- */
+
+/* A certificate that this host has, and its key at the signer. */
+struct ca_pair {
+	uint32_t kid;			 /* ROLE_NO_ID: none */
+	char key[STATE_KEY_NAME_SIZE];	 /* the signer's name for it */
+	char *pem;			 /* owned */
+	struct svid svid;
+	int64_t issued_unix_s;
+	bool loaded; /* the signer has the key under this kid: linkers may use it */
+	int key_fd;  /* owned: the host's .key file, on its way to become kid 0; -1 */
+};
+#define CA_NO_PAIR ((struct ca_pair){ .kid = ROLE_NO_ID, .key_fd = -1 })
+
+/* What this host needs a certificate for: itself, and each of its services. */
+struct credential {
+	char name[LIMIT_SERVICE_SIZE]; /* "host", or "ns/name" */
+	struct service_name service;   /* empty: this host */
+	bool wanted;
+	struct ca_pair now;
+	bool renewing;
+	struct ca_pair next; /* renewing: its kid, key and point; no certificate yet */
+	int64_t renew_unix_s;
+	uint64_t retry_ns; /* not before */
+	unsigned n_failed; /* in a row */
+	enum ca_failure failure;
+	char why[256];
+	bool told_expired;
+	UT_hash_handle hh;
+};
+
+struct ca {
+	bool loaded;	   /* the state was read */
+	bool member;	   /* .membership is valid */
+	bool external;	   /* `certificates` is configured */
+	bool disagrees;	   /* the configuration names this host, or the trust domain, otherwise than the membership */
+	struct state_membership membership; /* .roots is .roots_pem */
+	char *roots_pem;   /* owned; also of an external authority; NULL: none */
+	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE]; /* in use */
+	struct credential *credentials; /* by name */
+	bool linkers[LIMIT_LINKERS]; /* which run */
+	uint64_t failures[CA_FAILURE_N];
+};
+extern struct ca g_ca;
+
+struct credential *ca_find(const char *name);
+/* ca_new_kid(), ca_key_name() - for a new key: a number of its own, and the slot that the certificate in use does not have. */
+uint32_t ca_new_kid(void);
+void ca_key_name(const struct credential *c, char ret[STATE_KEY_NAME_SIZE]);
+/* ca_id() - its SPIFFE ID into @buf of LIMIT_SPIFFE_ID_SIZE. Returns @buf. */
+char *ca_id(char *buf, const struct credential *c);
+/*
+ * ca_take() - @pem is the certificate for c->next's key: check, keep and use it. Return: CA_OK, or why not with a line in c->why;
+ * c->next is over in any case.
+ */
+enum ca_failure ca_take(struct broker *b, struct credential *c, const char *pem);
+/* ca_failed() - told, counted, tried again later. */
+void ca_failed(struct broker *b, struct credential *c, enum ca_failure f, const char *why);
+/* ca_become() - @m is what this host belongs to from now on, @m->roots included; kept in the state by the caller. */
+int ca_become(struct broker *b, const struct state_membership *m);
+/* ca_reload() - this host belongs to another authority now: take all anew from the state. */
+void ca_reload(struct broker *b);
+/* ca_tell_trust() - BL_TRUST to all linkers. ca_soon() - look at once what is due. */
+void ca_tell_trust(struct broker *b);
+void ca_soon(struct broker *b);
+/* ca_forget_key() - now, everywhere. */
+void ca_forget_key(struct broker *b, uint32_t kid);
+/* ca_show() - tell all linkers the credential in use. */
+void ca_show(struct broker *b, const struct credential *c);
+/* ca_text_fd() - a memfd with @size bytes; -1: no memory. ca_read_fd(): back, NUL-terminated, owned; NULL: too large, or no memory. */
+int ca_text_fd(const char *text, size_t size);
+char *ca_read_fd(int fd, size_t max, size_t *ret_size);
+
+/* --- revocations (broker_revoked.c): the authority's own, or as it told us --- */
+
+struct revoked_entry {
+	int64_t since_unix_s, until_unix_s;
+	UT_hash_handle hh;
+	char entry[];
+};
+struct revoked_entry *revoked_all(void);
+int revoked_load(struct broker *b);
+bool revoked_has(const char *entry);
+/* revoked_add(), revoked_remove() - in memory only. */
+int revoked_add(const char *entry, int64_t since, int64_t until);
+void revoked_remove(const char *entry);
+/* revoked_replace() - with what the authority told; kept. Return: 0 or negative errno, then nothing changed. */
+MUST_CHECK int revoked_replace(struct broker *b, const struct ca_answer *a);
+/* revoked_tell() - BL_REVOKED. @linker: ROLE_NO_ID: to all. */
+void revoked_tell(struct broker *b, uint32_t linker);
+
+/* --- broker_member.c --- */
+
+/* member_renew() - ask for c->next's certificate; ends in ca_take() or ca_failed(). */
+void member_renew(struct broker *b, struct credential *c);
+/* member_tick() - the list of what is revoked, questions that take too long. Return: when to come again, in ms. */
+unsigned member_tick(struct broker *b);
+void member_on_ready(struct broker *b, const struct role_ca *m);
+void member_on_answer(struct broker *b, const struct role_ca *m, int fd);
+void member_on_linker_lost(struct broker *b, uint32_t linker);
+
+/* --- broker_authority.c --- */
+
+void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m, int fd);
+void authority_on_linker_lost(struct broker *b, uint32_t linker);
+/* authority_on_signer() - a signer has to find its root before it issues. */
+void authority_on_signer(struct broker *b);
+/* authority_renew() - as member_renew(), where the authority is this host. */
+void authority_renew(struct broker *b, struct credential *c);
+
+/* --- broker_ca_files.c --- */
+
+/* files_apply() - begin to read c->link.certificates, or read it again. */
+void files_apply(struct broker *b);
+unsigned files_tick(struct broker *b);
+/* files_on_file() - WB_FILE. @fd: taken if wanted. */
+void files_on_file(struct broker *b, const char *name, int *fd);
+
+#endif

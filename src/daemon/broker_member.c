@@ -1,0 +1,513 @@
+/*
+ * Theory of operation: this host asks its authority. Each question has a session of its own (resumed, so it costs no signature):
+ *
+ *   broker                        linker                              the authority
+ *   BL_CA_OPEN ----------------> LB_DIAL, TLS ---------------------->
+ *   <--------------- LB_CA_READY (the session's exporter)
+ *   BS_SIGN: the new key's proof (signer)
+ *   BL_CA_ASK + JSON -----------------------------------------------> broker_authority.c
+ *   <--------------- LB_CA_ANSWER + JSON <---------------------------
+ *
+ * Joining is the same with a token's secret and without a certificate, and then this host knows its authority. What the authority says
+ * is read as hostile (ca_wire.c), though only the one that the token named, or that holds its certificate, gets this far.
+ *
+ * Before it: broker_ca.c (what is due), broker_api.c (a user joins). After it: the linker; then broker_ca.c again, with what came.
+ */
+#include "daemon/broker_ca.h"
+#include "daemon/broker_int.h"
+
+#include "core/base64.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum {
+	ASK_MAX_MS = 30 * 1000, /* connecting and handshake have 5 s each; the rest is the authority's disk */
+	REVOKED_EVERY_MS = 30 * 1000,
+	REVOKED_RETRY_MS = 5 * 1000,
+	/* `sealane join` may be the first that needs linkers at all. */
+	START_MAX_MS = 10 * 1000,
+	START_LOOK_MS = 100,
+};
+
+typedef void (*asked_fn)(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a);
+
+struct asked {
+	uint32_t req, linker;
+	enum ca_mode mode;
+	struct ca_question q;
+	uint32_t kid; /* whose key proves */
+	uint8_t root[TOKEN_ROOT_SIZE];
+	char address[LIMIT_ADDRESS_SIZE], host[LIMIT_NAME_SIZE];
+	uint64_t deadline_ns;
+	asked_fn done;
+	void *arg;
+	UT_hash_handle hh;
+};
+
+static struct {
+	struct asked *asked;
+	uint32_t last_req;
+	uint64_t revoked_due_ns;
+	bool asking_revoked;
+	struct join *join; /* one at a time */
+} g_member;
+
+/* ------------------------------------------------------------------ a question's way */
+
+static void end(struct broker *b, struct asked *a, enum ca_failure f, const char *why, const struct ca_answer *answer)
+{
+	HASH_DEL(g_member.asked, a);
+	a->done(b, a->arg, f, why, answer);
+	free(a);
+}
+
+static struct asked *find(uint32_t req)
+{
+	struct asked *a;
+
+	HASH_FIND_INT(g_member.asked, &req, a);
+	return a;
+}
+
+const char *ca_address(const struct broker *b, uint32_t req)
+{
+	const struct asked *a = find(req);
+
+	return a ? a->address : NULL;
+}
+
+static uint32_t some_linker(void)
+{
+	for (uint32_t i = 0; i < LIMIT_LINKERS; i++)
+		if (g_ca.linkers[i])
+			return i;
+	return ROLE_NO_ID;
+}
+
+/* @from: kind, question, where, kid. */
+static void ask(struct broker *b, const struct asked *from, asked_fn done, void *arg)
+{
+	struct role_msg m = { .type = BL_CA_OPEN };
+	uint32_t linker = some_linker();
+	struct asked *a = linker == ROLE_NO_ID ? NULL : malloc(sizeof(*a));
+
+	if (!a) {
+		done(b, arg, CA_UNREACHABLE, linker == ROLE_NO_ID ? "no linker runs (yet)" : "the daemon has no memory", NULL);
+		return;
+	}
+	*a = *from;
+	a->req = ++g_member.last_req;
+	a->linker = linker;
+	a->deadline_ns = clock_ns() + (uint64_t)ASK_MAX_MS * 1000000;
+	a->done = done;
+	a->arg = arg;
+	HASH_ADD_INT(g_member.asked, req, a);
+	m.u.ca = (struct role_ca){ .req = a->req, .mode = a->mode };
+	memcpy(m.u.ca.root, a->root, sizeof(a->root));
+	memcpy(m.u.ca.address, a->address, sizeof(a->address));
+	memcpy(m.u.ca.host, a->host, sizeof(a->host));
+	link_tell(b, linker, &m, -1);
+}
+
+static void send_question(struct broker *b, struct asked *a)
+{
+	struct role_msg m = { .type = BL_CA_ASK, .u.ca = { .req = a->req, .mode = a->mode } };
+	AUTO_FREE(char) text = ca_question_text(&a->q);
+	AUTO_FD fd = text ? ca_text_fd(text, strlen(text)) : -1;
+
+	if (fd < 0)
+		end(b, a, CA_SIGNER, "the daemon has no memory for the question", NULL);
+	else
+		link_tell(b, a->linker, &m, fd);
+}
+
+static void on_proof(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct asked *a = find((uint32_t)(uintptr_t)arg);
+
+	fd_cleanup(&fd);
+	if (!a)
+		return;
+	if (r->error || r->signature_size > SIGNATURE_SIZE) {
+		end(b, a, CA_SIGNER, r->why[0] ? r->why : "the signer did not sign", NULL);
+		return;
+	}
+	memcpy(a->q.proof, r->signature, r->signature_size);
+	a->q.proof_size = (uint8_t)r->signature_size;
+	send_question(b, a);
+}
+
+void member_on_ready(struct broker *b, const struct role_ca *m)
+{
+	struct role_msg sign = { .type = BS_SIGN };
+	struct asked *a = find(m->req);
+
+	if (!a)
+		return;
+	if (a->q.op == CA_OP_REVOKED) {
+		send_question(b, a);
+		return;
+	}
+	sign.u.sign.kid = a->kid;
+	ca_proven(sign.u.sign.digest, m->exporter);
+	signer_ask(b, &sign, -1, on_proof, (void *)(uintptr_t)a->req);
+}
+
+void member_on_answer(struct broker *b, const struct role_ca *m, int fd)
+{
+	struct asked *a = find(m->req);
+	AUTO_FREE(char) text = NULL;
+	struct ca_answer answer;
+	char why[200], line[256];
+	size_t size = 0;
+
+	if (!a)
+		return;
+	if (m->error) {
+		end(b, a, CA_UNREACHABLE, m->why[0] ? m->why : log_errno_name(m->error), NULL);
+		return;
+	}
+	text = ca_read_fd(fd, LIMIT_CA_ANSWER_SIZE, &size);
+	if (!text) {
+		end(b, a, CA_MALFORMED, "the authority's answer could not be read", NULL);
+		return;
+	}
+	if (ca_answer_read(&answer, a->q.op, text, size, why, sizeof(why)) < 0) {
+		snprintf(line, sizeof(line), "the authority's answer is malformed: %s", why);
+		end(b, a, CA_MALFORMED, line, NULL);
+		return;
+	}
+	if (answer.error)
+		end(b, a, CA_DENIED, answer.why, NULL);
+	else
+		end(b, a, CA_OK, "", &answer);
+	ca_answer_free(&answer);
+}
+
+void member_on_linker_lost(struct broker *b, uint32_t linker)
+{
+	struct asked *a, *tmp;
+
+	HASH_ITER(hh, g_member.asked, a, tmp)
+		if (a->linker == linker)
+			end(b, a, CA_UNREACHABLE, "the linker ended; another is started", NULL);
+}
+
+/* ------------------------------------------------------------------ what a member asks */
+
+/* What the configuration says of the authority's host counts before what the token said once. */
+static void to_authority(struct broker *b, struct asked *a)
+{
+	const struct state_membership *m = &g_ca.membership;
+	const char *host = b->config->link.authority[0] ? b->config->link.authority : m->authority;
+
+	a->mode = CA_HOST;
+	snprintf(a->host, sizeof(a->host), "%s", host);
+	memcpy(a->address, m->address, sizeof(a->address));
+	for (const struct link_host *h = b->hosts; h; h = h->hh.next)
+		if (strcmp(h->name, host) == 0 && h->address[0])
+			memcpy(a->address, h->address, sizeof(a->address));
+}
+
+/* Roots may be replaced by the authority; who gave them has just proven itself by the ones before. */
+static void take_roots(struct broker *b, const char *roots)
+{
+	struct state_membership m = g_ca.membership;
+
+	if (strcmp(roots, g_ca.roots_pem) == 0)
+		return;
+	m.roots = roots;
+	if (state_put_membership(b->state, &m) < 0 || ca_become(b, &m) < 0) {
+		log_error("state.failed", LOG_STR("why", "new roots could not be kept"));
+		return;
+	}
+	log_info("ca.roots", LOG_STR("authority", m.authority));
+	ca_tell_trust(b);
+}
+
+static void on_renewed(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
+{
+	struct credential *c = ca_find(arg);
+
+	free(arg);
+	if (!c || !c->renewing)
+		return;
+	if (f == CA_OK) {
+		take_roots(b, a->roots);
+		(void)ca_take(b, c, a->certificate); /* a failure is told and tried again there */
+	} else {
+		ca_failed(b, c, f, why);
+	}
+	ca_soon(b);
+}
+
+void member_renew(struct broker *b, struct credential *c)
+{
+	struct asked a = { .kid = c->next.kid, .q = { .op = c->service.name[0] ? CA_OP_SERVICE : CA_OP_HOST, .service = c->service } };
+	char *name = strdup(c->name);
+
+	if (!name) {
+		ca_failed(b, c, CA_SIGNER, "the daemon has no memory");
+		return;
+	}
+	memcpy(a.q.key, c->next.svid.point, sizeof(a.q.key));
+	to_authority(b, &a);
+	ask(b, &a, on_renewed, name);
+}
+
+static void on_revoked(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
+{
+	g_member.asking_revoked = false;
+	g_member.revoked_due_ns = clock_ns() + (uint64_t)(f == CA_OK ? REVOKED_EVERY_MS : REVOKED_RETRY_MS) * 1000000;
+	if (f != CA_OK) {
+		log_debug("ca.revoked", LOG_STR("reason", ca_failure_name(f)), LOG_STR("why", why));
+		return;
+	}
+	take_roots(b, a->roots);
+	if (!a->revoked || a->version == g_ca.membership.revoked_version)
+		return;
+	if (revoked_replace(b, a) < 0) {
+		log_error("state.failed", LOG_STR("why", "the list of what is revoked could not be kept; the old one is in force"));
+		return;
+	}
+	g_ca.membership.revoked_version = a->version;
+	log_info("ca.revoked", LOG_I64("version", a->version), LOG_U64("entries", json_array_size(a->revoked)));
+	revoked_tell(b, ROLE_NO_ID);
+	link_recheck(b);
+}
+
+static void ask_revoked(struct broker *b)
+{
+	struct asked a = { .q = { .op = CA_OP_REVOKED, .version = g_ca.membership.revoked_version } };
+
+	g_member.asking_revoked = true;
+	to_authority(b, &a);
+	ask(b, &a, on_revoked, NULL);
+}
+
+unsigned member_tick(struct broker *b)
+{
+	uint64_t now = clock_ns();
+	struct asked *a, *tmp;
+	bool asks = g_ca.member && !g_ca.membership.is_authority && ca_is_member(b);
+
+	HASH_ITER(hh, g_member.asked, a, tmp)
+		if (a->deadline_ns < now)
+			end(b, a, CA_UNREACHABLE, "the authority did not answer within 30 s", NULL);
+	if (asks && !g_member.asking_revoked && now >= g_member.revoked_due_ns)
+		ask_revoked(b);
+	if (!asks || g_member.asking_revoked || g_member.revoked_due_ns <= now)
+		return REVOKED_RETRY_MS;
+	return (unsigned)((g_member.revoked_due_ns - now) / 1000000);
+}
+
+/* ------------------------------------------------------------------ joining */
+
+struct join {
+	struct token token;
+	struct credential c; /* for its key only; not in the table */
+	uint64_t deadline_ns;
+	ca_done_fn done;
+	void *arg;
+};
+
+static void join_end(struct join *j, int error, const char *why, json_t *json)
+{
+	g_member.join = NULL;
+	if (error)
+		log_warn("host.join_failed", LOG_STR("authority", j->token.host), LOG_STR("address", j->token.address), LOG_STR("why", why));
+	j->done(j->arg, error, why, json);
+	json_decref(json);
+	free(j);
+}
+
+static int PRINTF_LIKE(3, 4) join_no(struct broker *b, struct join *j, const char *fmt, ...)
+{
+	char why[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(why, sizeof(why), fmt, args);
+	va_end(args);
+	ca_forget_key(b, j->c.next.kid);
+	join_end(j, -EPERM, why, NULL);
+	return -EPERM;
+}
+
+/* The certificate that came: for this host, and for the key that we asked it for. */
+static int join_check(struct broker *b, struct join *j, const struct ca_answer *a, struct svid *s)
+{
+	uint8_t root[TOKEN_ROOT_SIZE];
+	char id[LIMIT_SPIFFE_ID_SIZE];
+	int64_t now = unix_now_s();
+
+	if (svid_fingerprint(root, a->roots, strlen(a->roots)) < 0 || memcmp(root, j->token.root, sizeof(root)) != 0)
+		return join_no(b, j, "the roots that came are not those that the token names: nothing was changed");
+	if (strcmp(a->trust_domain, b->config->trust_domain) != 0)
+		return join_no(b, j, "the authority's trust domain is %.100s, this host's %.100s: set trust_domain in sealane's configuration here, "
+			       "`sealane reload`, and join with a new token", a->trust_domain, b->config->trust_domain);
+	host_id_format(id, a->trust_domain, b->host);
+	if (svid_read(s, a->certificate, strlen(a->certificate)) < 0 || strcmp(s->spiffe_id, id) != 0 ||
+	    memcmp(s->point, j->c.next.svid.point, sizeof(s->point)) != 0)
+		return join_no(b, j, "the certificate that came is not the one that was asked for: nothing was changed");
+	if (s->not_before > now || s->not_after <= now)
+		return join_no(b, j, "the certificate that came is not valid by this host's clock: set the clock here or there, and join with a new token");
+	return 0;
+}
+
+static int drop_certificate(void *arg, const struct state_certificate *c)
+{
+	struct { char name[LIMIT_SERVICE_SIZE]; size_t n; } *first = arg;
+
+	memcpy(first->name, c->name, sizeof(first->name));
+	first->n = 1;
+	return 1;
+}
+
+/* Those of an authority that was joined before. */
+static int drop_certificates(struct broker *b)
+{
+	struct { char name[LIMIT_SERVICE_SIZE]; size_t n; } first = {};
+	int r;
+
+	while ((r = state_each_certificate(b->state, drop_certificate, &first)) == 1) {
+		r = state_delete_certificate(b->state, first.name);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
+static int join_keep(struct broker *b, struct join *j, const struct ca_answer *a, const struct state_membership *m)
+{
+	struct state_certificate s = { .name = "host", .issued_unix_s = unix_now_s(), .pem = a->certificate };
+	int r = state_begin(b->state);
+
+	if (r < 0)
+		return r;
+	memcpy(s.key, j->c.next.key, sizeof(s.key));
+	r = state_clear_revoked(b->state);
+	if (r == 0)
+		r = drop_certificates(b);
+	if (r == 0)
+		r = state_put_membership(b->state, m);
+	if (r == 0)
+		r = state_put_certificate(b->state, &s);
+	return state_end(b->state, r);
+}
+
+static json_t *join_json(const struct state_membership *m, int64_t not_after)
+{
+	return json_pack("{s:s,s:s,s:s,s:s,s:I}", "trust_domain", m->trust_domain, "host", m->host, "authority", m->authority, "address", m->address,
+			 "not_after", (json_int_t)not_after);
+}
+
+static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
+{
+	struct join *j = arg;
+	struct state_membership m = {};
+	struct svid s;
+	uint32_t kid;
+
+	if (f != CA_OK) {
+		(void)join_no(b, j, f == CA_DENIED ? "the authority says no: %.300s" : "the authority could not be asked: %.300s", why);
+		return;
+	}
+	if (join_check(b, j, a, &s) < 0)
+		return;
+	memcpy(m.trust_domain, b->config->trust_domain, sizeof(m.trust_domain));
+	memcpy(m.host, b->host, sizeof(m.host));
+	memcpy(m.authority, j->token.host, sizeof(m.authority));
+	memcpy(m.address, j->token.address, sizeof(m.address));
+	m.roots = a->roots;
+	if (join_keep(b, j, a, &m) < 0) {
+		(void)join_no(b, j, "the state directory does not take the certificate: is its disk full? Then join with a new token");
+		return;
+	}
+	kid = j->c.next.kid;
+	log_info("host.join", LOG_STR("host", m.host), LOG_STR("authority", m.authority), LOG_STR("address", m.address),
+		 LOG_STR("trust_domain", m.trust_domain), LOG_I64("not_after", s.not_after));
+	ca_reload(b);
+	ca_forget_key(b, kid);
+	g_member.revoked_due_ns = 0;
+	join_end(j, 0, "", join_json(&m, s.not_after));
+}
+
+static void on_join_key(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct join *j = arg;
+	struct asked a = { .mode = CA_JOIN, .kid = j->c.next.kid, .q.op = CA_OP_JOIN };
+
+	fd_cleanup(&fd);
+	if (r->error) {
+		(void)join_no(b, j, "there is no key: %.200s", r->why);
+		return;
+	}
+	memcpy(j->c.next.svid.point, r->public_key, KEY_POINT_SIZE);
+	memcpy(a.q.key, r->public_key, KEY_POINT_SIZE);
+	memcpy(a.q.secret, j->token.secret, sizeof(a.q.secret));
+	memcpy(a.q.host, b->host, sizeof(a.q.host));
+	memcpy(a.root, j->token.root, sizeof(a.root));
+	memcpy(a.address, j->token.address, sizeof(a.address));
+	memcpy(a.host, j->token.host, sizeof(a.host));
+	ask(b, &a, on_joined, j);
+}
+
+/* The signer and a linker may have been started just now. */
+static void join_when_ready(struct broker *b, void *arg)
+{
+	struct role_msg m = { .type = BS_KEY, .u.key.fresh = 1 };
+	const struct credential *host = ca_find("host");
+	struct join *j = arg;
+
+	if (!signer_is_up() || some_linker() == ROLE_NO_ID) {
+		if (clock_ns() < j->deadline_ns)
+			broker_after(b, START_LOOK_MS, join_when_ready, j);
+		else
+			(void)join_no(b, j, "the daemon's linker and signer did not start within 10 s; its log says why");
+		return;
+	}
+	j->c.next.kid = ca_new_kid();
+	if (host)
+		memcpy(j->c.now.key, host->now.key, sizeof(j->c.now.key));
+	ca_key_name(&j->c, j->c.next.key);
+	m.u.key.kid = j->c.next.kid;
+	memcpy(m.u.key.name, j->c.next.key, sizeof(j->c.next.key));
+	signer_ask(b, &m, -1, on_join_key, j);
+}
+
+static const char *why_not_join(struct broker *b, const struct token *t, bool again)
+{
+	if (g_ca.external)
+		return "this host takes its certificates from files: take `certificates` out of sealane's configuration first";
+	if (g_member.join)
+		return "this host is joining already: wait for the answer";
+	if (g_ca.member && g_ca.membership.is_authority)
+		return "this host is the authority itself; others join it";
+	if (g_ca.member && !again && ca_is_member(b))
+		return "this host has joined already (`sealane ls certificates`); to join anew, use `sealane join --again`";
+	if (!label_is_valid(b->host))
+		return "this host's name is no valid name for it (a-z, 0-9 and -): set host_name in sealane's configuration";
+	if (strcmp(t->host, b->host) == 0)
+		return "the token's authority has the name of this host: each host needs a host_name of its own";
+	return NULL;
+}
+
+void member_join(struct broker *b, const char *text, bool again, ca_done_fn done, void *arg)
+{
+	struct token t;
+	const char *why = token_parse(&t, text) < 0 ? "that is no token: it begins with sl1. and has no blanks; `sealane ca token HOST` makes one" :
+						       why_not_join(b, &t, again);
+	struct join *j = why ? NULL : calloc(1, sizeof(*j));
+
+	if (!j) {
+		done(arg, why ? -EPERM : -ENOMEM, why ? why : "the daemon has no memory", NULL);
+		return;
+	}
+	*j = (struct join){ .token = t, .c = { .name = "host", .now = CA_NO_PAIR, .next = CA_NO_PAIR }, .done = done, .arg = arg };
+	j->deadline_ns = clock_ns() + (uint64_t)START_MAX_MS * 1000000;
+	g_member.join = j;
+	link_want(b);
+	join_when_ready(b, j);
+}
