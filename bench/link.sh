@@ -4,10 +4,11 @@
 #
 #   bench/link.sh [ROUNDS] [--only PEER,PEER...] [--ms MS] [--keep FILE]          default: 5 rounds of 600 ms a cell, about ten minutes
 #
-#   direct     no network: client and server on one host, on the server's own socket    (what it would be without a link)
-#   socat-tcp  socat over plain TCP                                                      (what it would be without TLS)
+#   direct       no network: client and server on one host, on the server's own socket  (what it would be without a link)
+#   socat-tcp    socat over plain TCP                                                      (what it would be without TLS)
 #   socat-tls, stunnel, haproxy, nginx                                                   (the peers: mutual TLS 1.3)
-#   sealane    two daemons; the applications use socket files
+#   sealane      two daemons; the applications use socket files
+#   sealane-lib  the same daemons; the applications use libsealane (no Redis there)
 #
 # Two network namespaces are the hosts, with one cable between them. Host a and all clients run on the first CPU that we may use,
 # host b and all servers on the second; clients and servers are containers without a network. CPU time is that of the proxies
@@ -72,7 +73,7 @@ peer_cgroup() { echo "$(ctr_cgroup2)/$CTR_TAG/$1"; }
 # cpu_us PEER - what its processes have used since they began; 0 for who has none
 cpu_us() {
 	local stat
-	stat="$(peer_cgroup "$1")/cpu.stat"
+	stat="$(peer_cgroup "${1%-lib}")/cpu.stat"
 	[ -f "$stat" ] && awk '$1 == "usage_usec" { print $2 }' "$stat" || echo 0
 }
 
@@ -148,20 +149,24 @@ containers_up() {
 	CTR_OPTIONS=()
 	pinned b on b redis_run cache
 	pinned b on b ctr_run bench /load serve /run/sealane/serve/bench.sock
+	pinned b lanes_serve
 	within 10 on b service_is_up bench
 	TARGET=([bench]=$HOSTS_DIR/b/run/w/bench/serve/bench.sock [redis]=$HOSTS_DIR/b/run/w/cache/serve/redis.sock)
 }
+
+lanes_serve() { on b ctr_exec bench /load lanes bench </dev/null >>"$PEERS/lanes.log" 2>&1 & }
 
 where() { # PEER SERVICE -> its socket as the client sees it
 	case $1 in
 	direct) echo "/direct-$2/$2.sock" ;;
 	sealane) echo "/run/sealane/$2.sock" ;;
+	sealane-lib) echo "lane:$2" ;;
 	*) echo "$PEERS/$1.$2" ;;
 	esac
 }
 
 client() { on a ctr_exec web "$@"; }
-answers() { client /load rtt "$(where "$1" bench)" 64 20 && client redis-cli -s "$(where "$1" redis)" PING; }
+answers() { client /load rtt "$(where "$1" bench)" 64 20 && { [ "$1" = sealane-lib ] || client redis-cli -s "$(where "$1" redis)" PING; }; }
 
 wanted() { [ -z "$ONLY" ] || [[ ,$ONLY, == *,$1,* ]]; }
 
@@ -184,9 +189,13 @@ peers_up() {
 }
 
 sealane_up() {
+	local way
 	join_all
-	within 20 answers sealane || { echo "bench/link.sh: sealane does not carry a byte" >&2; exit 1; }
-	order+=(sealane)
+	for way in sealane sealane-lib; do
+		wanted "$way" || continue
+		within 20 answers "$way" || { echo "bench/link.sh: $way does not carry a byte:" >&2; answers "$way" >&2 || true; exit 1; }
+		order+=("$way")
+	done
 }
 
 # put METRIC VALUE
@@ -237,6 +246,7 @@ measure() { # one round of one peer
 	load s64k mb_s=rate -- stream "$s" 65536 "$MS"
 	per s64k.cpu bytes 1000
 	load busy p50_us=p50 p99_us=p99 mb_s=rate -- busy "$s" "$MS"
+	[ "$peer" != sealane-lib ] || return 0
 	redis_at 1 $((MS * 25))
 	redis_at 16 $((MS * 250))
 }
@@ -250,7 +260,7 @@ peers_certify
 hosts_configure
 containers_up
 peers_up
-! wanted sealane || sealane_up
+{ ! wanted sealane && ! wanted sealane-lib; } || sealane_up
 
 : >"$T/figures"
 for ((round = 1; round <= ROUNDS; round++)); do

@@ -1,7 +1,8 @@
 /*
- * The load of bench/link.sh, over Unix sockets: a server, and clients that each print what they measured.
+ * The load of bench/link.sh, over Unix sockets or lanes of the library: a server, and clients that each print what they measured.
  *
  *   load serve SOCKET             until it is killed
+ *   load lanes SERVICE            the same for libsealane, a thread a lane; clients say lane:SERVICE where they would say SOCKET
  *   load rtt SOCKET SIZE MS       one message of SIZE bytes there and back at a time: "p50_us N", "p99_us N", "n N"
  *   load stream SOCKET SIZE MS    one way, in writes of SIZE bytes, until the server has them all: "mb_s N", "bytes N"
  *   load conns SOCKET N MS        N at a time: connect, 64 bytes there and back, close: "conns_s N", "n N"
@@ -14,6 +15,7 @@
  * Exit status: 0; 1: a connection failed, broke, or was silent for WAIT_S; what happened is on standard error.
  */
 #include "base/util.h"
+#include "sealane.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -61,9 +63,19 @@ static struct sockaddr_un address_of(const char *path)
 	return a;
 }
 
-static void send_back(int fd, const char *p, size_t size)
+/* A connection, whichever kind it is. */
+struct conn {
+	int fd;
+	struct sealane_lane *lane; /* or NULL */
+};
+
+static void send_back(struct conn c, const char *p, size_t size)
 {
-	while (size) {
+	int fd = c.fd;
+
+	if (c.lane && sealane_write(c.lane, p, size, SEALANE_FOREVER) < 0)
+		return;
+	while (!c.lane && size) {
 		ssize_t n = write(fd, p, size);
 
 		if (n < 0 && errno == EAGAIN) {
@@ -79,7 +91,7 @@ static void send_back(int fd, const char *p, size_t size)
 	}
 }
 
-static void sink(int fd, struct peer *p, const char *bytes, size_t size)
+static void sink(struct conn c, struct peer *p, const char *bytes, size_t size)
 {
 	while (size) {
 		size_t n = p->order.size - p->at;
@@ -95,11 +107,11 @@ static void sink(int fd, struct peer *p, const char *bytes, size_t size)
 			return;
 		p->at = 0;
 		if (p->last)
-			send_back(fd, "k", 1);
+			send_back(c, "k", 1);
 	}
 }
 
-static void take(int fd, struct peer *p, const char *bytes, size_t size)
+static void take(struct conn c, struct peer *p, const char *bytes, size_t size)
 {
 	if (p->order_size < sizeof(p->order)) {
 		size_t n = sizeof(p->order) - p->order_size;
@@ -114,9 +126,9 @@ static void take(int fd, struct peer *p, const char *bytes, size_t size)
 	if (size == 0)
 		return;
 	if (p->order.op == OP_ECHO)
-		send_back(fd, bytes, size);
+		send_back(c, bytes, size);
 	else if (p->order.size > 0)
-		sink(fd, p, bytes, size);
+		sink(c, p, bytes, size);
 }
 
 static void serve_one(int fd)
@@ -125,7 +137,7 @@ static void serve_one(int fd)
 	ssize_t n = read(fd, buf, sizeof(buf));
 
 	if (n > 0)
-		take(fd, &g_peers[fd], buf, (size_t)n);
+		take((struct conn){ .fd = fd }, &g_peers[fd], buf, (size_t)n);
 	else if (n == 0 || errno != EAGAIN)
 		close(fd);
 }
@@ -167,6 +179,43 @@ static int do_serve(char **args)
 	}
 }
 
+static void *lane_serve(void *arg)
+{
+	struct conn c = { -1, arg };
+	char *buf = malloc(READ_SIZE);
+	struct peer peer = {};
+	ssize_t n;
+
+	while (buf && (n = sealane_read(c.lane, buf, READ_SIZE, SEALANE_FOREVER)) > 0)
+		take(c, &peer, buf, (size_t)n);
+	free(buf);
+	sealane_close(c.lane);
+	return NULL;
+}
+
+static _Noreturn void die_of(const char *what)
+{
+	fprintf(stderr, "load: %s: %s\n", what, sealane_last_error());
+	exit(1);
+}
+
+static int do_lanes(char **args)
+{
+	struct sealane_listener *listener;
+	struct sealane_lane *lane;
+	pthread_t thread;
+
+	if (sealane_listen(&listener, args[0], NULL) < 0)
+		die_of(args[0]);
+	while (sealane_accept(listener, &lane, SEALANE_FOREVER) == 0) {
+		errno = pthread_create(&thread, NULL, lane_serve, lane);
+		if (errno)
+			die("pthread_create");
+		pthread_detach(thread);
+	}
+	die_of(args[0]);
+}
+
 /* -- clients */
 
 static int64_t number(const char *arg, int64_t max)
@@ -186,22 +235,28 @@ static uint64_t deadline(const char *ms)
 	return clock_ns() + (uint64_t)number(ms, 60000) * 1000000;
 }
 
-static void put(int fd, const void *buf, size_t size)
+static void put(struct conn c, const void *buf, size_t size)
 {
 	for (size_t done = 0; done < size;) {
-		ssize_t n = write(fd, (const char *)buf + done, size - done);
+		const char *from = (const char *)buf + done;
+		ssize_t n = c.lane ? sealane_write(c.lane, from, size - done, WAIT_S * INT64_C(1000000000)) : write(c.fd, from, size - done);
 
+		if (n <= 0 && c.lane)
+			die_of("write");
 		if (n <= 0)
 			die("write");
 		done += (size_t)n;
 	}
 }
 
-static void get(int fd, void *buf, size_t size)
+static void get(struct conn c, void *buf, size_t size)
 {
 	for (size_t done = 0; done < size;) {
-		ssize_t n = read(fd, (char *)buf + done, size - done);
+		char *to = (char *)buf + done;
+		ssize_t n = c.lane ? sealane_read(c.lane, to, size - done, WAIT_S * INT64_C(1000000000)) : read(c.fd, to, size - done);
 
+		if (n < 0 && c.lane)
+			die_of("read");
 		if (n == 0)
 			errno = ECONNRESET;
 		if (n <= 0)
@@ -210,19 +265,37 @@ static void get(int fd, void *buf, size_t size)
 	}
 }
 
-static int dial(const char *path, enum op op, size_t size)
+static void hang_up(struct conn c)
+{
+	sealane_close(c.lane);
+	if (!c.lane)
+		close(c.fd);
+}
+
+static struct conn dial_socket(const char *path)
 {
 	struct sockaddr_un a = address_of(path);
 	struct timeval wait = { .tv_sec = WAIT_S };
-	struct order order = { op, (uint32_t)size };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
 		die(path);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
-	put(fd, &order, sizeof(order));
-	return fd;
+	return (struct conn){ .fd = fd };
+}
+
+static struct conn dial(const char *path, enum op op, size_t size)
+{
+	struct order order = { op, (uint32_t)size };
+	struct conn c = { .fd = -1 };
+
+	if (strncmp(path, "lane:", 5) != 0)
+		c = dial_socket(path);
+	else if (sealane_connect(&c.lane, path + 5, NULL) < 0)
+		die_of(path);
+	put(c, &order, sizeof(order));
+	return c;
 }
 
 static uint64_t g_times[RTT_MAX];
@@ -244,29 +317,29 @@ static void print_times(size_t n)
 	printf("p50_us %.1f\np99_us %.1f\nn %zu\n", (double)g_times[n / 2] / 1e3, (double)g_times[n * 99 / 100] / 1e3, n);
 }
 
-static uint64_t one_rtt(int fd, void *buf, size_t size)
+static uint64_t one_rtt(struct conn c, void *buf, size_t size)
 {
 	uint64_t began = clock_ns();
 
-	put(fd, buf, size);
-	get(fd, buf, size);
+	put(c, buf, size);
+	get(c, buf, size);
 	return clock_ns() - began;
 }
 
 static int do_rtt(char **args)
 {
 	size_t size = (size_t)number(args[1], CHUNK_MAX), n = 0;
-	int fd = dial(args[0], OP_ECHO, size);
+	struct conn c = dial(args[0], OP_ECHO, size);
 	char *buf = calloc(1, size);
 	uint64_t end;
 
 	for (int i = 0; i < 200; i++) /* until caches, and whoever adapts, are warm */
-		one_rtt(fd, buf, size);
+		one_rtt(c, buf, size);
 	for (end = deadline(args[2]); clock_ns() < end && n < RTT_MAX; n++)
-		g_times[n] = one_rtt(fd, buf, size);
+		g_times[n] = one_rtt(c, buf, size);
 	print_times(n);
 	free(buf);
-	close(fd);
+	hang_up(c);
 	return 0;
 }
 
@@ -279,19 +352,19 @@ struct stream {
 static void *stream_run(void *arg)
 {
 	struct stream *s = arg;
-	int fd = dial(s->path, OP_SINK, s->size);
+	struct conn c = dial(s->path, OP_SINK, s->size);
 	char *buf = calloc(1, s->size), answer;
 	uint64_t began = clock_ns(), end = deadline(s->ms);
 
 	while (buf[0] == 0) {
 		buf[0] = clock_ns() >= end;
-		put(fd, buf, s->size);
+		put(c, buf, s->size);
 		s->bytes += s->size;
 	}
-	get(fd, &answer, 1);
+	get(c, &answer, 1);
 	s->took_ns = clock_ns() - began;
 	free(buf);
-	close(fd);
+	hang_up(c);
 	return NULL;
 }
 
@@ -307,25 +380,25 @@ static int do_stream(char **args)
 static int do_busy(char **args)
 {
 	struct stream s = { .path = args[0], .ms = args[1], .size = 64 << 10 };
-	int fd = dial(args[0], OP_ECHO, SMALL);
+	struct conn c = dial(args[0], OP_ECHO, SMALL);
 	char buf[SMALL] = {};
 	uint64_t end = deadline(args[1]);
 	pthread_t bulk;
 	size_t n = 0;
 
-	one_rtt(fd, buf, SMALL);
+	one_rtt(c, buf, SMALL);
 	errno = pthread_create(&bulk, NULL, stream_run, &s);
 	if (errno)
 		die("pthread_create");
 	usleep(20000); /* the stream has filled what is on its way by then */
 	for (; clock_ns() < end && n < RTT_MAX; n++) {
-		g_times[n] = one_rtt(fd, buf, SMALL);
+		g_times[n] = one_rtt(c, buf, SMALL);
 		usleep(1000);
 	}
 	pthread_join(bulk, NULL);
 	print_times(n);
 	printf("mb_s %.1f\n", (double)s.bytes * 1e3 / (double)s.took_ns);
-	close(fd);
+	hang_up(c);
 	return 0;
 }
 
@@ -336,14 +409,14 @@ struct conns {
 
 static void *conns_run(void *arg)
 {
-	struct conns *c = arg;
+	struct conns *conns = arg;
 	char buf[SMALL] = {};
 
-	for (; clock_ns() < c->end; c->n++) {
-		int fd = dial(c->path, OP_ECHO, SMALL);
+	for (; clock_ns() < conns->end; conns->n++) {
+		struct conn c = dial(conns->path, OP_ECHO, SMALL);
 
-		one_rtt(fd, buf, SMALL);
-		close(fd);
+		one_rtt(c, buf, SMALL);
+		hang_up(c);
 	}
 	return NULL;
 }
@@ -375,7 +448,7 @@ static const struct verb {
 	int n_args;
 	int (*run)(char **args);
 } verbs[] = {
-	{ "serve", 1, do_serve }, { "rtt", 3, do_rtt }, { "stream", 3, do_stream }, { "conns", 3, do_conns }, { "busy", 2, do_busy },
+	{ "serve", 1, do_serve }, { "lanes", 1, do_lanes }, { "rtt", 3, do_rtt }, { "stream", 3, do_stream }, { "conns", 3, do_conns }, { "busy", 2, do_busy },
 };
 
 int main(int argc, char **argv)
@@ -384,6 +457,6 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(verbs); i++)
 		if (strcmp(argv[1], verbs[i].name) == 0 && argc == 2 + verbs[i].n_args)
 			return verbs[i].run(argv + 2);
-	fprintf(stderr, "usage: load serve SOCKET | rtt SOCKET SIZE MS | stream SOCKET SIZE MS | conns SOCKET N MS | busy SOCKET MS\n");
+	fprintf(stderr, "usage: load serve SOCKET | lanes SERVICE | rtt SOCKET SIZE MS | stream SOCKET SIZE MS | conns SOCKET N MS | busy SOCKET MS\n");
 	return 1;
 }

@@ -7,10 +7,10 @@ since what disturbs one round disturbs both sides of it. "The best" is the best 
 import statistics
 import sys
 
-PEERS = ["direct", "socat-tcp", "socat-tls", "stunnel", "haproxy", "nginx", "sealane"]
+PEERS = ["direct", "socat-tcp", "socat-tls", "stunnel", "haproxy", "nginx", "sealane", "sealane-lib"]
 SAME_WORK = ["socat-tls", "stunnel", "haproxy", "nginx"]
-OURS = "sealane"
-# metric, what it is, digits, whether less is better, what was aimed at: OURS / best
+OURS = ["sealane", "sealane-lib"]
+# metric, what it is, digits, whether less is better, what was aimed at: ours / best
 METRICS = [
     ("rtt.p50", "64 B round trip, p50, us", 0, True, 0.7),
     ("rtt.p99", "64 B round trip, p99, us", 0, True, None),
@@ -67,10 +67,10 @@ def ratio(ours, theirs):
     return statistics.median(ours[r] / theirs[r] for r in ours if r in theirs and theirs[r])
 
 
-def compare(figures):
-    print(f"\n{OURS} / the best of {', '.join(SAME_WORK)}")
+def compare(figures, us):
+    print(f"\n{us} / the best of {', '.join(SAME_WORK)}")
     for metric, name, _, less, aim in METRICS:
-        ours = figures.get((OURS, metric))
+        ours = figures.get((us, metric))
         peers = {p: figures[p, metric] for p in SAME_WORK if (p, metric) in figures}
         if not ours or not peers:
             continue
@@ -88,8 +88,9 @@ def compare(figures):
 def main(path):
     figures = read(path)
     table(figures)
-    if any(peer == OURS for peer, _ in figures):
-        compare(figures)
+    for us in OURS:
+        if any(peer == us for peer, _ in figures):
+            compare(figures, us)
 
 
 if __name__ == "__main__":
