@@ -4,9 +4,9 @@
 #
 #   bench/link.sh [ROUNDS] [--only PEER,PEER...] [--ms MS] [--keep FILE]          default: 5 rounds of 600 ms a cell, about ten minutes
 #
-#   direct       no network: client and server on one host, on the server's own socket  (what it would be without a link)
-#   socat-tcp    socat over plain TCP                                                      (what it would be without TLS)
-#   socat-tls, stunnel, haproxy, nginx                                                   (the peers: mutual TLS 1.3)
+#   direct       no network: client and server on one host, on the server's own socket   (what it would be without a link)
+#   socat-tcp    socat over plain TCP                                                     (what it would be without TLS)
+#   socat-tls, stunnel, haproxy, nginx: mutual TLS 1.3                                    (the peers)
 #   sealane      two daemons; the applications use socket files
 #   sealane-lib  the same daemons; the applications use libsealane (no Redis there)
 #
