@@ -9,7 +9,8 @@
  *   keeper                     is given each listening socket
  *
  * If the broker ends, so does the warden: the launcher starts all of it again, and clients wait in the backlogs of sockets
- * that the keeper holds. A gate, the porter, the checker or the catalogue alone is replaced.
+ * that the keeper holds. A gate, the porter, the checker, the catalogue, a linker or the
+ * signer alone is replaced.
  */
 #include "daemon/warden.h"
 
@@ -184,7 +185,7 @@ int warden_spawn(struct warden *w, uint32_t role, uint32_t index, int channel)
 }
 
 /* A role whose channel leads to the broker: one end to the launcher, the other to the broker. */
-static int spawn_for_broker(struct warden *w, uint32_t role, uint32_t index, uint32_t type)
+int warden_spawn_for_broker(struct warden *w, uint32_t role, uint32_t index, uint32_t type)
 {
 	struct role_msg m = { .type = type, .u.gate = { .index = index } };
 	AUTO_FD broker_end = -1, role_end = -1;
@@ -203,7 +204,7 @@ static int spawn_for_broker(struct warden *w, uint32_t role, uint32_t index, uin
 static void start_gate(struct gate_slot *g)
 {
 	g->started_ns = clock_ns();
-	if (spawn_for_broker(g->w, LAUNCH_GATE, g->index, WB_GATE) < 0)
+	if (warden_spawn_for_broker(g->w, LAUNCH_GATE, g->index, WB_GATE) < 0)
 		arm(g->restart, GATE_DELAY_LAST_MS);
 }
 
@@ -231,7 +232,7 @@ static void on_checker_restart(evutil_socket_t fd, short what, void *arg)
 
 	if (w->stopping || w->broker.fd < 0)
 		return;
-	if (spawn_for_broker(w, LAUNCH_CHECKER, 0, WB_CHECKER) < 0)
+	if (warden_spawn_for_broker(w, LAUNCH_CHECKER, 0, WB_CHECKER) < 0)
 		arm(w->checker_restart, GATE_DELAY_LAST_MS);
 }
 
@@ -250,7 +251,7 @@ static void start_porter(struct warden *w)
 		if (str_copy(m.u.store.name, sizeof(m.u.store.name), k->name))
 			warden_tell_broker(w, &m, k->fd);
 	}
-	if (spawn_for_broker(w, LAUNCH_PORTER, 0, WB_PORTER) < 0)
+	if (warden_spawn_for_broker(w, LAUNCH_PORTER, 0, WB_PORTER) < 0)
 		arm(w->porter_restart, GATE_DELAY_LAST_MS);
 }
 
@@ -282,6 +283,8 @@ static void on_role_exit(struct warden *w, const struct launch_msg *m)
 		arm(w->checker_restart, CHECKER_RESTART_MS);
 	else if (m->role == LAUNCH_CATALOGUE)
 		warden_catalogue_exited(w, m->index);
+	else if (m->role == LAUNCH_LINKER || m->role == LAUNCH_SIGNER)
+		warden_link_exited(w, m->role, m->index);
 	else if (m->role != LAUNCH_KEEPER)
 		warden_end(w, w->stopping ? LAUNCH_EXIT_STOPPED : config ? LAUNCH_EXIT_CONFIG : 1);
 }
@@ -589,6 +592,49 @@ static int do_unkeep(struct warden *w, const char *name)
 	return 0;
 }
 
+static int do_linkers(struct warden *w, uint32_t n)
+{
+	warden_link_run(w, n);
+	return 0;
+}
+
+static int do_dial(struct warden *w, const struct role_dial *d, struct answer *a)
+{
+	int r = tcp_dial(&w->link, d, &a->owned_fd, a->m.u.reply.why);
+
+	a->fd = a->owned_fd;
+	return r;
+}
+
+static int do_listen_tcp(struct warden *w, const struct role_dial *d, struct answer *a)
+{
+	char key[LIMIT_ADDRESS_SIZE + sizeof(WARDEN_TCP_PREFIX)];
+	bool is_new;
+	int r = tcp_listen(&w->link, d, keeper_take(&w->keeper, tcp_key(key, d->address)), &a->fd, &is_new, a->m.u.reply.why);
+
+	order_sweep(w);
+	if (r == 0 && is_new)
+		keep(w, key, a->fd);
+	return r;
+}
+
+static int do_unlisten_tcp(struct warden *w, const char *address)
+{
+	char key[LIMIT_ADDRESS_SIZE + sizeof(WARDEN_TCP_PREFIX)];
+
+	kept_remove(&w->link.listening, tcp_key(key, address));
+	drop(w, key);
+	return 0;
+}
+
+static void tell_file(void *arg, const char *name, int fd)
+{
+	struct role_msg m = { .type = WB_FILE };
+
+	if (str_copy(m.u.store.name, sizeof(m.u.store.name), name))
+		warden_tell_broker(arg, &m, fd);
+}
+
 /* Everything that is answered at once. Return: 0 or negative errno for the reply; 1: no such order. */
 static int carry_out(struct warden *w, const struct role_msg *m, int fd, struct answer *a)
 {
@@ -633,6 +679,16 @@ static int carry_out(struct warden *w, const struct role_msg *m, int fd, struct 
 		return warden_catalogue_set_file(w, &m->u.etcd_file);
 	case BW_CATALOGUE:
 		return warden_catalogue_want(w, m->u.id.id != 0, reply->why);
+	case BW_LINKERS:
+		return do_linkers(w, m->u.id.id);
+	case BW_DIAL:
+		return do_dial(w, &m->u.dial, a);
+	case BW_LISTEN_TCP:
+		return do_listen_tcp(w, &m->u.dial, a);
+	case BW_UNLISTEN_TCP:
+		return do_unlisten_tcp(w, m->u.dial.address);
+	case BW_CERTIFICATES:
+		return certificates_read(m->u.store.name, tell_file, w, reply->why);
 	case BW_CDI:
 		return warden_write_cdi(m->u.store.name, fd, reply->why);
 	default:
@@ -792,7 +848,7 @@ static int start_roles(struct warden *w)
 		r = warden_spawn(w, LAUNCH_BROKER, 0, far);
 	if (r == 0) {
 		start_porter(w);
-		r = spawn_for_broker(w, LAUNCH_CHECKER, 0, WB_CHECKER);
+		r = warden_spawn_for_broker(w, LAUNCH_CHECKER, 0, WB_CHECKER);
 	}
 	warden_guard_start(w);
 	return r < 0 ? r : warden_send_config(w, 0);
@@ -812,7 +868,7 @@ static int warden_init(struct warden *w)
 	w->porter_delay_ms = GATE_DELAY_FIRST_MS;
 	if (!w->sweep || !w->stop || !w->place || !w->keeper_restart || !w->checker_restart || !w->porter_restart)
 		return -ENOMEM;
-	if (warden_catalogue_open(w) < 0)
+	if (warden_catalogue_open(w) < 0 || warden_link_open(w) < 0)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < LIMIT_GATES; i++) {
 		w->gates[i] = (struct gate_slot){ .w = w, .index = i, .delay_ms = GATE_DELAY_FIRST_MS };

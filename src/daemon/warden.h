@@ -8,6 +8,7 @@
 #include "daemon/warden_guard.h"
 #include "daemon/warden_keeper.h"
 #include "daemon/warden_lanes.h"
+#include "daemon/warden_link.h"
 #include "daemon/warden_server.h"
 #include "daemon/warden_spawn.h"
 
@@ -45,6 +46,7 @@ struct warden {
 	struct lanes lanes;
 	struct warden_guard guard;
 	struct warden_catalogue catalogue;
+	struct warden_link link;
 	struct gate_slot gates[LIMIT_GATES];
 	size_t n_gates;
 	uint64_t porter_started_ns;
@@ -71,6 +73,9 @@ MUST_CHECK int warden_keeper_start(struct warden *w);
 
 /* warden_spawn() - ask the launcher for a role, with @channel as its descriptor 3 (borrowed). */
 MUST_CHECK int warden_spawn(struct warden *w, uint32_t role, uint32_t index, int channel);
+
+/* warden_spawn_for_broker() - the same with a new channel, whose other end goes to the broker with a message of @type. */
+MUST_CHECK int warden_spawn_for_broker(struct warden *w, uint32_t role, uint32_t index, uint32_t type);
 
 /* warden_send_config() - all configuration files as sealed memfds. */
 MUST_CHECK int warden_send_config(struct warden *w, uint32_t seq);

@@ -27,7 +27,7 @@
 #include <sys/wait.h>
 
 enum {
-	N_CHILDREN = LIMIT_GATES + 8, /* a restarted gate may overlap with the old one */
+	N_CHILDREN = LIMIT_GATES + LIMIT_LINKERS + 10, /* one that is restarted may overlap with the old one */
 	BACKOFF_FIRST_MS = 100,
 	BACKOFF_LAST_MS = 5000,
 	STEADY_MS = 60000, /* so long without a failure: the next one starts from the first delay again */
@@ -56,6 +56,7 @@ static const char *const g_role_names[] = {
 	[LAUNCH_WARDEN] = "warden", [LAUNCH_BROKER] = "broker",	  [LAUNCH_GATE] = "gate",
 	[LAUNCH_PORTER] = "porter", [LAUNCH_CHECKER] = "checker", [LAUNCH_KEEPER] = "keeper",
 	[LAUNCH_CATALOGUE] = "catalogue",
+	[LAUNCH_LINKER] = "linker", [LAUNCH_SIGNER] = "signer",
 };
 static_assert(ARRAY_SIZE(g_role_names) == LAUNCH_ROLE_N, "a name for each role");
 

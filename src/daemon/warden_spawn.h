@@ -12,7 +12,18 @@
 #include "base/chan.h"
 #include "daemon/roles.h"
 
-enum launch_role { LAUNCH_WARDEN, LAUNCH_BROKER, LAUNCH_GATE, LAUNCH_PORTER, LAUNCH_CHECKER, LAUNCH_KEEPER, LAUNCH_CATALOGUE, LAUNCH_ROLE_N };
+enum launch_role {
+	LAUNCH_WARDEN,
+	LAUNCH_BROKER,
+	LAUNCH_GATE,
+	LAUNCH_PORTER,
+	LAUNCH_CHECKER,
+	LAUNCH_KEEPER,
+	LAUNCH_CATALOGUE,
+	LAUNCH_LINKER,
+	LAUNCH_SIGNER,
+	LAUNCH_ROLE_N
+};
 
 enum launch_what {
 	LAUNCH_SPAWN,	/* warden -> launcher, + fd: start this role with that channel */
@@ -27,7 +38,7 @@ enum launch_what {
 struct launch_msg {
 	uint32_t what; /* enum launch_what */
 	uint32_t role; /* enum launch_role */
-	uint32_t index; /* which gate; of catalogues: the how many-th */
+	uint32_t index; /* which gate, which linker; of catalogues: the how many-th */
 	int32_t value;
 };
 

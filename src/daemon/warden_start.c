@@ -69,6 +69,9 @@ static void keep_again(struct warden *w)
 	HASH_ITER(hh, w->leashes, k, next_kept)
 		if (keeper_store(&w->keeper, k->name, k->fd) < 0)
 			log_warn("warden.keeper_lost", LOG_STR("name", k->name));
+	HASH_ITER(hh, w->link.listening, k, next_kept)
+		if (keeper_store(&w->keeper, k->name, k->fd) < 0)
+			log_warn("warden.keeper_lost", LOG_STR("name", k->name));
 }
 
 static int start_new_keeper(struct warden *w)
