@@ -29,6 +29,7 @@ enum lane_tag {
 struct lane_spin {
 	uint32_t pays;	  /* average, LANE_SPIN_ONE: always */
 	uint32_t skipped; /* sleeps without a try since the last one */
+	uint64_t steady_from; /* receiver: number of the record from which on none was long in coming */
 };
 
 /* When a direction that never waits looks at the leash (lane_watch()). */

@@ -5,6 +5,7 @@
  * Spinning pays as long as the peer answers within some microseconds; a wake-up between two cores costs 15 to 60 us, whatever
  * wakes. Whether it pays is learnt for each direction: an average of "something came while we spun". While it does not, it
  * is tried once in LANE_SPIN_TRY_EVERY sleeps, so a lane whose peer is slow, or runs on our own core, costs next to nothing.
+ * A receiver that has caught up with a steady stream lets the sender get ahead before it looks again (rest()).
  *
  * The futex is the cheapest sleep but does not tell of the peer's death, nor of a cut; so a sleep on it lasts at most RING_FUTEX_NS.
  * The receiver then sleeps on the bell and the leash, without a limit: a lane that nobody uses costs no CPU. A sender that waits
@@ -29,6 +30,15 @@ enum {
 	SPIN_PAYS = LANE_SPIN_ONE / 8,
 	/* Looks at the ring between two looks at the clock; the first few come cheap. */
 	LOOKS_PER_CLOCK = 64,
+	/*
+	 * When to rest(): after so many records none of which was more than so many looks in coming. A burst of fewer, and a peer that
+	 * answers one message at a time, are met as soon as they come. Measured, 64 bytes published one by one between two cores of an
+	 * Intel server, the ring alone, medians of 12: no rest 35 M/s, 0.2 us 47, 0.9 us 64, 2.2 us 94.
+	 */
+	STEADY_RECORDS = 64,
+	SOON_LOOKS = 16,
+	REST_NS = 1000,
+	REST_RECORDS = 8, /* fewer in that time: it is not worth it */
 	/* How often one who only spins looks whether the peer is still there. */
 	SPIN_ALIVE_NS = 1000 * 1000,
 	/* How often one who never waits long looks at the leash. */
@@ -164,6 +174,25 @@ static void tell_producer(struct sealane_lane *lane)
 	ring_wake_space(&lane->rx, ring_rx_check_producer(&lane->rx), lane->bell);
 }
 
+/*
+ * The peer sends without a break, and we are faster. Whoever reads right behind the writer takes from it, again and again, the lines
+ * that it is about to write, and both go at the pace of that; so let it get ahead. At most REST_NS later for a message, and only
+ * while it pays.
+ */
+static void rest(struct sealane_lane *lane)
+{
+	struct lane_spin *s = &lane->rx_spin;
+	uint64_t until;
+
+	if (lane->rx.index - s->steady_from < STEADY_RECORDS)
+		return;
+	until = clock_ns() + REST_NS;
+	while (clock_ns() < until)
+		ring_pause();
+	if (!ring_rx_has(&lane->rx, REST_RECORDS))
+		s->steady_from = lane->rx.index;
+}
+
 /* Return: it came. One who only spins also looks for the peer's death now and then. */
 static bool spin(struct sealane_lane *lane, const struct want *w, uint64_t until_ns)
 {
@@ -173,6 +202,8 @@ static bool spin(struct sealane_lane *lane, const struct want *w, uint64_t until
 		for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
 			if (has(lane, w))
 				return true;
+			if (w->data && i == SOON_LOOKS)
+				lane->rx_spin.steady_from = lane->rx.index;
 			ring_pause();
 		}
 		now = clock_ns();
@@ -243,8 +274,11 @@ static int wait_until(struct sealane_lane *lane, const struct want *w, struct la
 	if (w->data)
 		tell_producer(lane);
 	if (only_spins || (lane->wait == SEALANE_WAIT_ADAPTIVE && lane->may_spin && spin_pays(s))) {
-		bool hit = spin(lane, w, only_spins ? deadline_ns : min_u64(deadline_ns, clock_ns() + SPIN_NS));
+		bool hit;
 
+		if (w->data)
+			rest(lane);
+		hit = spin(lane, w, only_spins ? deadline_ns : min_u64(deadline_ns, clock_ns() + SPIN_NS));
 		spin_learn(s, hit);
 		if (hit)
 			return 0;

@@ -275,6 +275,14 @@ static inline MUST_CHECK int ring_rx_look(struct ring_rx *rx, struct ring_record
 	return 0;
 }
 
+/* ring_rx_has() - are that many records there? A hint: nothing is checked. */
+static inline bool ring_rx_has(const struct ring_rx *rx, uint64_t n)
+{
+	uint64_t last = rx->index + n - 1;
+
+	return atomic_load_explicit(&rx->descs[last & rx->desc_mask], memory_order_relaxed) >> 48 == ring_lap(last, rx->lap_shift);
+}
+
 /*
  * ring_rx_peek() - the next record, which stays until ring_rx_release(); peeking again gives it again.
  * When there is none, all room goes back to the producer (ring_rx_check_producer() before sleeping), and the line where the next
