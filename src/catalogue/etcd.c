@@ -169,7 +169,7 @@ static bool get_header(const json_t *o, struct etcd_header *ret)
 	const json_t *h = json_object_get(o, "header");
 
 	return json_is_object(h) && get_number(h, "cluster_id", &ret->cluster_id) && get_number(h, "revision", &ret->revision) &&
-	       ret->cluster_id != 0;
+	       ret->cluster_id != 0 && ret->revision <= INT64_MAX;
 }
 
 /* Return: the decoded size; -EMSGSIZE; -EBADMSG. Missing: 0, empty. */
@@ -219,7 +219,7 @@ static int read_kv(const struct kv_reading *r, const json_t *o, bool gone)
 	ssize_t n = 0;
 	int error;
 
-	if (!json_is_object(o) || !get_number(o, "mod_revision", &kv.mod_revision) || !get_number(o, "lease", &kv.lease))
+	if (!json_is_object(o) || !get_number(o, "mod_revision", &kv.mod_revision) || !get_number(o, "lease", &kv.lease) || kv.mod_revision > INT64_MAX)
 		return -EBADMSG;
 	kv.key = read_key(o, r->prefix, key, &error);
 	if (!kv.key)

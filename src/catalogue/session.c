@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "catalogue/entry.h"
 #include "catalogue/etcd.h"
+#include "core/base64.h"
 
 #include <curl/curl.h>
 #include <stdio.h>
@@ -39,7 +40,7 @@ enum {
 	/* Keys below the prefix that are not ours count too: a range has an end. */
 	RANGE_KEYS_MAX = 16 * LIMIT_CATALOGUE_ENTRIES,
 	/* Orders that wait for etcd. */
-	ORDERS_MAX = 1024,
+	ORDERS_MAX = LIMIT_CATALOGUE_ENTRIES,
 	KEEPALIVE_IDLE_S = 10,
 	/* What etcd took, it is not told again sooner; so changes are gathered, and an etcd that lies is not asked without end. */
 	OWN_PAUSE_MS = 100,
@@ -389,11 +390,11 @@ static void tell_entry(struct session *s, const struct etcd_kv *kv)
 	if (e.kind == ENTRY_OTHER)
 		return;
 	if (kv->gone)
-		s->events.entry(s->events.arg, ETCD_ENTRY_GONE, kv->key, "");
+		s->events.entry(s->events.arg, ETCD_ENTRY_GONE, kv->mod_revision, kv->key, "");
 	else if (kv->value && strlen(kv->value) == kv->size && entry_parse_value(&e, kv->value, kv->size) == 0)
-		s->events.entry(s->events.arg, ETCD_ENTRY_PUT, kv->key, kv->value);
+		s->events.entry(s->events.arg, ETCD_ENTRY_PUT, kv->mod_revision, kv->key, kv->value);
 	else
-		s->events.entry(s->events.arg, ETCD_ENTRY_MALFORMED, kv->key, "");
+		s->events.entry(s->events.arg, ETCD_ENTRY_MALFORMED, kv->mod_revision, kv->key, "");
 }
 
 /* Is what etcd has under one of our keys what we said? */
@@ -634,8 +635,7 @@ static void start_epoch(struct session *s)
 
 	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		memset(random, 0, sizeof(random));
-	for (size_t i = 0; i < sizeof(random); i++)
-		snprintf(e.epoch.epoch + 2 * i, 3, "%02x", random[i]);
+	hex_encode(e.epoch.epoch, random, sizeof(random));
 	snprintf(e.by, sizeof(e.by), "host %s", s->where.host);
 	if (entry_format_value(value, &e) < 0)
 		value[0] = '\0';

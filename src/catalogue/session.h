@@ -25,7 +25,7 @@ struct session_events {
 	void *arg;
 	void (*state)(void *arg, enum etcd_state state, const char *endpoint, const char *why);
 	void (*begin)(void *arg, uint64_t cluster_id, uint64_t revision);
-	void (*entry)(void *arg, enum etcd_entry_state state, const char *key, const char *value);
+	void (*entry)(void *arg, enum etcd_entry_state state, uint64_t revision, const char *key, const char *value);
 	void (*end)(void *arg, uint64_t cluster_id, uint64_t revision);
 	void (*taken)(void *arg, const char *key, const char *value);
 	void (*done)(void *arg, uint32_t seq, int error, const char *why);

@@ -57,7 +57,7 @@ struct peer {
 };
 
 struct broker_private {
-	struct peer warden, checker, porter, gates[LIMIT_GATES], linkers[LIMIT_LINKERS];
+	struct peer warden, checker, porter, catalogue, gates[LIMIT_GATES], linkers[LIMIT_LINKERS];
 	struct pending *pending;
 	uint32_t next_seq;
 	struct config_source incoming[64]; /* the files of the set that is arriving */
@@ -125,6 +125,8 @@ static void peer_lost(struct peer *l, int err)
 	peer_close(l);
 	if (l == &b->p->porter)
 		port_on_porter_lost(b);
+	else if (l == &b->p->catalogue)
+		catalogue_on_lost(b);
 	else if (is_linker(l))
 		link_on_linker_lost(b, (uint32_t)l->index);
 	else if (l != &b->p->checker)
@@ -224,6 +226,18 @@ void broker_tell_checker(struct broker *b, const struct role_msg *m)
 void broker_tell_porter(struct broker *b, const struct role_msg *m, int fd)
 {
 	peer_send(&b->p->porter, m, fd);
+}
+
+void broker_tell_catalogue(struct broker *b, const struct role_msg *m)
+{
+	if (b->catalogue.fd >= 0)
+		peer_send(&b->p->catalogue, m, -1);
+}
+
+void broker_close_catalogue(struct broker *b)
+{
+	if (b->catalogue.fd >= 0)
+		peer_close(&b->p->catalogue);
 }
 
 void broker_tell_linker(struct broker *b, size_t linker, const struct role_msg *m, int fd)
@@ -451,6 +465,7 @@ static void take_config(struct broker *b)
 	model_apply(b, c);
 	ca_apply(b);
 	link_apply(b);
+	catalogue_apply(b);
 	tell_warden(b);
 	b->counters.reloads_ok += !first;
 	log_info("config.loaded", LOG_U64("files", b->p->n_incoming), LOG_U64("workloads", c->n_workloads),
@@ -640,6 +655,23 @@ static void on_guard(struct broker *b, const struct role_guard *g)
 	log_info("guard.state", LOG_STR("guard", g->state == GUARD_LSM ? "lsm" : "off"), LOG_STR("why", g->why));
 }
 
+static void on_catalogue_msg(struct broker *b, size_t index, const struct role_msg *m, int *fd)
+{
+	catalogue_on_msg(b, m);
+}
+
+/* Without a descriptor: it has ended, as its channel tells as well. */
+static void on_catalogue_started(struct broker *b, int *fd)
+{
+	if (*fd < 0)
+		return;
+	broker_close_catalogue(b);
+	if (peer_open(&b->p->catalogue, b, &b->catalogue, take_fd(fd), 0, on_catalogue_msg) < 0)
+		broker_stop(b, 1);
+	else
+		catalogue_on_started(b);
+}
+
 static void on_drained(struct broker *b, void *arg)
 {
 	broker_stop(b, 0);
@@ -677,6 +709,9 @@ static void on_warden_msg(struct broker *b, size_t index, const struct role_msg 
 		break;
 	case WB_LINKER:
 		on_linker_started(b, m->u.gate.index, fd);
+		break;
+	case WB_CATALOGUE:
+		on_catalogue_started(b, fd);
 		break;
 	case WB_SIGNER:
 		ca_on_signer(b, fd);
@@ -778,7 +813,7 @@ static int broker_open(struct broker *b, const struct daemon_options *o)
 int broker_main(const struct daemon_options *o)
 {
 	static struct broker_private private = { .exit_status = 1 };
-	static struct broker b = { .p = &private, .warden = { .fd = -1 }, .checker = { .fd = -1 }, .porter = { .fd = -1 } };
+	static struct broker b = { .p = &private, .warden = { .fd = -1 }, .checker = { .fd = -1 }, .porter = { .fd = -1 }, .catalogue = { .fd = -1 } };
 	struct rlimit files;
 	int r;
 
@@ -793,6 +828,7 @@ int broker_main(const struct daemon_options *o)
 		b.gates[i].fd = -1;
 	b.p->checker.chan = &b.checker;
 	b.p->porter.chan = &b.porter;
+	b.p->catalogue.chan = &b.catalogue;
 	gethostname(b.host, sizeof(b.host) - 1);
 	r = broker_open(&b, o);
 	if (r == 0)
@@ -804,6 +840,7 @@ int broker_main(const struct daemon_options *o)
 	/* A turn at a time: what it took from others, it has closed by its end. */
 	while (event_base_loop(b.base, EVLOOP_ONCE) == 0 && !event_base_got_break(b.base))
 		foreign_tick_stop();
+	catalogue_stop(&b);
 	admin_stop(&b);
 	b.state = state_close(b.state);
 	return b.p->exit_status;

@@ -5,7 +5,7 @@
  *
  * Before it on a connection's way: gate.c (who connected?). After it: warden (connect), gate.c again (relay).
  * Files: broker.c (loop, channels), broker_model.c (configuration into tables), broker_lane.c (a connection's way),
- * broker_port.c and broker_shm.c (the same for lanes in shared memory), broker_link.c (other hosts), broker_admin.c (HTTP), broker_views.c (JSON),
+ * broker_port.c and broker_shm.c (the same for lanes in shared memory), broker_link.c (other hosts), broker_catalogue.c (the cluster), broker_admin.c (HTTP), broker_views.c (JSON),
  * broker_metrics.c, state.c (SQLite).
  *
  * Threads: one. Everything here belongs to the broker's event loop.
@@ -257,7 +257,7 @@ struct broker {
 	struct lane *direct_lanes; /* array, of the last scan */
 	size_t n_direct_lanes;
 
-	struct chan warden, checker, porter;
+	struct chan warden, checker, porter, catalogue;
 	struct chan gates[LIMIT_GATES];
 	size_t n_gates;
 	struct chan linkers[LIMIT_LINKERS];

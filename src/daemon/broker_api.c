@@ -135,6 +135,7 @@ static const struct error_meaning {
 	{ -EPERM, 409, "conflict" },	{ -EEXIST, 409, "conflict" },	{ -EBUSY, 409, "conflict" },
 	{ -ENOMEM, 503, "no_room" },	{ -ENOSPC, 503, "no_room" },	{ -ENOBUFS, 503, "no_room" },
 	{ -EMFILE, 503, "no_room" },	{ -ENFILE, 503, "no_room" },	{ -ETIMEDOUT, 504, "timeout" },
+	{ -EHOSTDOWN, 503, "away" },	{ -ESTALE, 409, "conflict" },
 };
 
 static void call_error(struct call *c, int error, const char *why)

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "daemon/broker.h"
+#include "daemon/broker_catalogue.h"
 #include "daemon/broker_link.h"
 
 /* A request to the warden that waits for its WB_REPLY. @fd: came with the reply, owned by the callback; -1 without. */
@@ -21,6 +22,9 @@ void broker_tell_all_gates(struct broker *b, const struct role_msg *m, int fd);
 void broker_tell_checker(struct broker *b, const struct role_msg *m);
 void broker_tell_porter(struct broker *b, const struct role_msg *m, int fd);
 void broker_tell_linker(struct broker *b, size_t linker, const struct role_msg *m, int fd);
+/* broker_tell_catalogue() - lost if none runs: it is told all when it starts. broker_close_catalogue() - it ends. */
+void broker_tell_catalogue(struct broker *b, const struct role_msg *m);
+void broker_close_catalogue(struct broker *b);
 /* broker_tell_warden() - something that has no reply. */
 void broker_tell_warden(struct broker *b, const struct role_msg *m, int fd);
 

@@ -611,7 +611,9 @@ static int build_policy(struct broker *b, const struct config *c, struct policy 
 			log_error("intention.skipped", LOG_STR("where", c->intentions[i].where));
 	*ret_old = b->policy;
 	b->policy = p;
-	return state_each_intention(b->state, add_runtime_intention, b);
+	r = state_each_intention(b->state, add_runtime_intention, b);
+	catalogue_add_intentions(b);
+	return r;
 }
 
 int model_check(struct broker *b, const struct config *c, char *why, size_t size)

@@ -93,23 +93,23 @@ static void tell_end(void *arg, uint64_t cluster_id, uint64_t revision)
 	send_broker(arg, &m);
 }
 
-static void send_entry(struct catalogue *c, uint32_t type, enum etcd_entry_state state, const char *key, const char *value)
+static void send_entry(struct catalogue *c, uint32_t type, enum etcd_entry_state state, uint64_t revision, const char *key, const char *value)
 {
-	struct role_msg m = { .type = type, .u.entry.state = state };
+	struct role_msg m = { .type = type, .u.entry = { .state = state, .revision = revision } };
 
 	copy_text(m.u.entry.key, sizeof(m.u.entry.key), key);
 	copy_text(m.u.entry.value, sizeof(m.u.entry.value), value);
 	send_broker(c, &m);
 }
 
-static void tell_entry(void *arg, enum etcd_entry_state state, const char *key, const char *value)
+static void tell_entry(void *arg, enum etcd_entry_state state, uint64_t revision, const char *key, const char *value)
 {
-	send_entry(arg, EB_ENTRY, state, key, value);
+	send_entry(arg, EB_ENTRY, state, revision, key, value);
 }
 
 static void tell_taken(void *arg, const char *key, const char *value)
 {
-	send_entry(arg, EB_TAKEN, ETCD_ENTRY_PUT, key, value);
+	send_entry(arg, EB_TAKEN, ETCD_ENTRY_PUT, 0, key, value);
 }
 
 static void tell_done(void *arg, uint32_t seq, int error, const char *why)

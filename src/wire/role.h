@@ -602,6 +602,7 @@ enum etcd_entry_state {
 struct role_etcd_entry {
 	uint32_t state; /* enum etcd_entry_state */
 	uint32_t pad;
+	uint64_t revision; /* EB_ENTRY: of etcd's data when it came to be so; else 0 */
 	char key[LIMIT_CATALOGUE_KEY_SIZE]; /* below the prefix: "hosts/a" */
 	char value[LIMIT_CATALOGUE_VALUE_SIZE];
 	char pad2[7];
