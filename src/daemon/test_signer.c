@@ -329,6 +329,24 @@ static void test_given_keys(void **state)
 	EVP_PKEY_free(p384);
 }
 
+/* Some at a time, so that the two processes need not take turns for each. */
+static void fill_table(int fd)
+{
+	enum { AT_A_TIME = 64 };
+
+	for (uint32_t kid = 0; kid < LIMIT_KEYS; kid += AT_A_TIME) {
+		uint32_t end = kid + AT_A_TIME < LIMIT_KEYS ? kid + AT_A_TIME : LIMIT_KEYS;
+
+		for (uint32_t k = kid; k < end; k++) {
+			struct role_msg m = { .type = BS_KEY, .seq = k, .u.key = { .kid = k, .name = "x" } };
+
+			assert_int_equal(role_send(&g_broker, &m, fd), 0);
+		}
+		for (uint32_t k = kid; k < end; k++, (void)!chan_flush(&g_broker))
+			assert_int_equal(answer_on(&g_broker, SB_REPLY, k, NULL).error, 0);
+	}
+}
+
 /* As many as the limit says, and not one more. */
 static void test_many_keys(void **state)
 {
@@ -340,9 +358,7 @@ static void test_many_keys(void **state)
 	assert_int_equal(pki_new_key(&key), 0);
 	assert_int_equal(pki_key_to_pem(&pem, key), 0);
 	fd = memfd_with(pem);
-	for (uint32_t kid = 0; kid < LIMIT_KEYS; kid++)
-		if (ask_key(kid, "x", false, fd).error != 0)
-			fail_msg("key %u of %d", kid, LIMIT_KEYS);
+	fill_table(fd);
 	assert_int_equal(ask_key(LIMIT_KEYS, "x", false, fd).error, -EDQUOT);
 	assert_int_equal(ask_key(3, "x", false, fd).error, 0);
 	assert_int_equal(ask_sign(LIMIT_KEYS - 1, g_digest).error, 0);
