@@ -16,6 +16,7 @@
 #include "daemon/broker_api.h"
 
 #include "base/log.h"
+#include "daemon/broker_ca.h"
 #include "daemon/broker_metrics.h"
 #include "daemon/broker_views.h"
 #include "daemon/openapi_data.h"
@@ -669,6 +670,177 @@ static void post_reload(struct call *c)
 	broker_reload(c->b, done_reload, c);
 }
 
+/* --- certificates --- */
+
+enum { TOKEN_FOR_S = 600 };
+
+static void get_certificates(struct call *c)
+{
+	call_json(c, ca_view_certificates(c->b));
+}
+
+static void get_ca(struct call *c)
+{
+	call_json(c, ca_view_authority(c->b));
+}
+
+static void done_ca(void *arg, int error, const char *why, json_t *json)
+{
+	struct call *c = arg;
+
+	if (error)
+		call_error(c, error, why);
+	else
+		call_json(c, json_incref(json));
+}
+
+static void post_ca(struct call *c)
+{
+	authority_init(c->b, done_ca, c);
+}
+
+static bool want_host(struct call *c, const char *host)
+{
+	if (label_is_valid(host))
+		return true;
+	call_refuse(c, 400, "invalid", "host \"%s\" is no name: expected a-z, 0-9 and -, at most 63", host);
+	return false;
+}
+
+/* Patterns, each in its full spelling, with blanks between. Return: false: the call has been answered. */
+static bool read_services(struct call *c, const json_t *list, struct ca_token_ask *a)
+{
+	char text[LIMIT_SERVICE_SIZE];
+	struct service_pattern p;
+	const json_t *v;
+	size_t i, used = 0;
+
+	if (list && !json_is_array(list)) {
+		call_refuse(c, 400, "invalid", "`services` must be an array of NAME, NAMESPACE/NAME, NAMESPACE/* or *");
+		return false;
+	}
+	json_array_foreach(list, i, v) {
+		if (!want_pattern(c, "service", json_is_string(v) ? json_string_value(v) : "?", &p))
+			return false;
+		used += (size_t)snprintf(a->services + used, sizeof(a->services) - used, "%s%s", i ? " " : "", service_pattern_format(text, &p));
+		if (used >= sizeof(a->services)) {
+			call_refuse(c, 400, "invalid", "these are too many services for one token: grant more with `sealane ca grant` later");
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool read_token_ask(struct call *c, json_t *body, struct ca_token_ask *a)
+{
+	const char *host, *address = "";
+	json_int_t for_s = TOKEN_FOR_S;
+	json_t *services = NULL;
+	json_error_t e;
+
+	if (json_unpack_ex(body, &e, JSON_STRICT, "{s:s,s?o,s?I,s?s}", "host", &host, "services", &services, "for_s", &for_s, "address", &address) < 0) {
+		refuse_members(c, &e);
+		return false;
+	}
+	a->for_s = for_s;
+	if (!str_copy(a->address, sizeof(a->address), address)) {
+		call_refuse(c, 400, "invalid", "`address` is longer than %d bytes", LIMIT_ADDRESS_SIZE - 1);
+		return false;
+	}
+	return want_host(c, host) && str_copy(a->host, sizeof(a->host), host) && read_services(c, services, a);
+}
+
+static void post_token(struct call *c)
+{
+	struct ca_token_ask a = {};
+	json_t *body = want_body(c);
+	bool good;
+
+	if (!body)
+		return;
+	good = read_token_ask(c, body, &a);
+	json_decref(body);
+	if (good)
+		authority_token(c->b, &a, done_ca, c);
+}
+
+static void post_grant(struct call *c)
+{
+	const char *host, *service;
+	struct service_pattern p;
+	char name[LIMIT_NAME_SIZE];
+	json_t *body = want_body(c);
+	json_error_t e;
+	bool good;
+
+	if (!body)
+		return;
+	good = json_unpack_ex(body, &e, JSON_STRICT, "{s:s,s:s}", "host", &host, "service", &service) == 0;
+	if (!good)
+		refuse_members(c, &e);
+	good = good && want_host(c, host) && str_copy(name, sizeof(name), host) && want_pattern(c, "service", service, &p);
+	json_decref(body);
+	if (good)
+		authority_grant(c->b, name, &p, done_ca, c);
+}
+
+static void delete_grant(struct call *c)
+{
+	char host[LIMIT_NAME_SIZE], service[2 * LIMIT_SERVICE_SIZE];
+	struct service_pattern p;
+
+	if (query_want(c, "host", host, sizeof(host)) && query_want(c, "service", service, sizeof(service)) && want_host(c, host) &&
+	    want_pattern(c, "service", service, &p))
+		authority_ungrant(c->b, host, &p, done_ca, c);
+}
+
+static void post_revoked(struct call *c)
+{
+	char what[LIMIT_SPIFFE_ID_SIZE];
+	json_t *body = want_body(c);
+	const char *text;
+	json_error_t e;
+	bool good;
+
+	if (!body)
+		return;
+	good = json_unpack_ex(body, &e, JSON_STRICT, "{s:s}", "what", &text) == 0;
+	if (!good)
+		refuse_members(c, &e);
+	else if (!(good = str_copy(what, sizeof(what), text)))
+		call_refuse(c, 400, "invalid", "`what` is longer than %d bytes", LIMIT_SPIFFE_ID_SIZE - 1);
+	json_decref(body);
+	if (good)
+		authority_revoke(c->b, what, done_ca, c);
+}
+
+static void delete_revoked(struct call *c)
+{
+	char what[LIMIT_SPIFFE_ID_SIZE];
+
+	if (query_want(c, "what", what, sizeof(what)))
+		authority_unrevoke(c->b, what, done_ca, c);
+}
+
+static void post_join(struct call *c)
+{
+	AUTO_FREE(char) token = NULL;
+	json_t *body = want_body(c);
+	const char *text;
+	json_error_t e;
+	int again = 0;
+
+	if (!body)
+		return;
+	if (json_unpack_ex(body, &e, JSON_STRICT, "{s:s,s?b}", "token", &text, "again", &again) < 0)
+		refuse_members(c, &e);
+	else if (!(token = strdup(text)))
+		call_refuse(c, 503, "no_room", "out of memory");
+	json_decref(body);
+	if (token)
+		member_join(c->b, token, again, done_ca, c);
+}
+
 /* --- the table --- */
 
 static const struct endpoint endpoints[] = {
@@ -683,6 +855,12 @@ static const struct endpoint endpoints[] = {
 	{ "/v1/upstreams", { [API_GET] = get_upstreams }, "GET" },
 	{ "/v1/lanes", { [API_GET] = get_lanes }, "GET" },
 	{ "/v1/explain", { [API_GET] = get_explain }, "GET" },
+	{ "/v1/certificates", { [API_GET] = get_certificates }, "GET" },
+	{ "/v1/ca", { [API_GET] = get_ca, [API_POST] = post_ca }, "GET, POST" },
+	{ "/v1/ca/tokens", { [API_POST] = post_token }, "POST" },
+	{ "/v1/ca/grants", { [API_POST] = post_grant, [API_DELETE] = delete_grant }, "POST, DELETE" },
+	{ "/v1/ca/revoked", { [API_POST] = post_revoked, [API_DELETE] = delete_revoked }, "POST, DELETE" },
+	{ "/v1/join", { [API_POST] = post_join }, "POST" },
 	{ "/v1/reload", { [API_POST] = post_reload }, "POST" },
 	{ "/v1/events", { [API_GET] = get_events }, "GET" },
 	{ "/v1/openapi.json", { [API_GET] = get_openapi }, "GET" },

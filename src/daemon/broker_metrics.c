@@ -10,6 +10,7 @@
  */
 #include "daemon/broker_metrics.h"
 
+#include "daemon/broker_ca.h"
 #include "daemon/broker_views.h"
 
 #include <inttypes.h>
@@ -188,6 +189,26 @@ static void service_metrics(FILE *f, const struct broker *b)
 				       b->services[i].health == HEALTH_PASSING);
 }
 
+static void expiry_sample(void *arg, const char *spiffe_id, int64_t not_after)
+{
+	FILE *f = arg;
+
+	fputs("sealane_certificate_expiry_seconds{", f);
+	label(f, "spiffe_id", spiffe_id);
+	fprintf(f, "} %" PRId64 "\n", not_after);
+}
+
+static void certificate_metrics(FILE *f, const struct broker *b)
+{
+	const uint64_t *failures = ca_failures();
+
+	family(f, "sealane_certificate_expiry_seconds", "gauge", "When a certificate of this host ends, seconds since 1970.");
+	ca_each_expiry((struct broker *)(uintptr_t)b, expiry_sample, f);
+	family(f, "sealane_certificate_failures_total", "counter", "Certificates that did not come or cannot be used, by reason.");
+	for (enum ca_failure i = CA_OK + 1; i < CA_FAILURE_N; i++)
+		fprintf(f, "sealane_certificate_failures_total{reason=\"%s\"} %" PRIu64 "\n", ca_failure_name(i), failures[i]);
+}
+
 int metrics_format(const struct broker *b, char **ret_text, size_t *ret_size)
 {
 	char *out = NULL;
@@ -202,6 +223,7 @@ int metrics_format(const struct broker *b, char **ret_text, size_t *ret_size)
 	upstream_family(f, b, "sealane_upstream_allowed_total", "Connections through a socket file that were allowed.", false);
 	upstream_family(f, b, "sealane_upstream_denied_total", "Connections through a socket file that were denied.", true);
 	service_metrics(f, b);
+	certificate_metrics(f, b);
 	failed = ferror(f);
 	if (fclose(f) != 0 || failed) {
 		free(out);
