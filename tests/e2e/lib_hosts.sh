@@ -10,7 +10,7 @@
 # daemon.log, containers) and a cgroup of its own. The switch is a bridge in one more namespace; nothing on the machine's own
 # network is touched. Containers have no network at all, as in lib.sh.
 
-declare -A HOST_PID HOST_NET HOST_ADDRESS HOST_SERVICES WIRE_FD WIRE_PID
+declare -A HOST_PID HOST_NET HOST_ADDRESS HOST_SERVICES WIRE_FD
 HOSTS=()
 LINK_PORT=7443
 # More for every host's configuration, before its own part.
@@ -53,6 +53,7 @@ log_of() { echo "$HOSTS_DIR/$1/daemon.log"; }
 net_new() {
 	setpriv --pdeathsig KILL unshare --net sleep 86400 &
 	HOST_NET[$1]=$!
+	disown $!
 	net_is_there() { [ "$(readlink "/proc/$1/ns/net")" != "$(readlink /proc/self/ns/net)" ] && grep -q '^sleep' "/proc/$1/comm"; }
 	within 5 net_is_there "${HOST_NET[$1]}" || { echo "not ok - $E2E_NAME: no network namespace"; exit 1; }
 	net_in "$1" ip link set lo up
@@ -60,6 +61,7 @@ net_new() {
 
 hosts_start() { # once, before the first host_conf
 	e2e_start
+	"$SEALANE" ca --help >/dev/null 2>&1 || skip "links were left out of this build"
 	need nft setpriv unshare ip
 	HOSTS_DIR=$T HOSTS_TAG=$CTR_TAG
 	cp "$BUILD/tests/e2e/linktool" "$ROOTFS/linktool"
@@ -96,11 +98,12 @@ host_write() {
 	} >"$HOSTS_DIR/$host/sealane.conf"
 }
 
+# Called again it makes hosts that do not know the earlier ones: from then on HOSTS, on_all and join_all are of the new ones.
 hosts_up() {
-	local host n=0
+	local host
 	HOSTS=("$@")
 	for host in "${HOSTS[@]}"; do
-		host_plug "$host" $((n += 1))
+		host_plug "$host" $((${#HOST_ADDRESS[@]} + 1))
 	done
 	for host in "${HOSTS[@]}"; do
 		host_write "$host"
@@ -137,19 +140,25 @@ join_host() {
 # hosts_down - all that was made here, whatever of it is there.
 hosts_down() {
 	local host
-	for host in "${HOSTS[@]}"; do
+	for host in "${!HOST_PID[@]}"; do
 		on "$host" ctr_all_down
 	done
-	for host in "${HOSTS[@]}"; do
+	for host in "${!HOST_PID[@]}"; do
 		on "$host" host_down
 	done
-	for host in "${!WIRE_PID[@]}"; do
-		kill "${WIRE_PID[$host]}" 2>/dev/null
-	done
 	for host in "${!HOST_NET[@]}"; do
-		kill -KILL "${HOST_NET[$host]}" 2>/dev/null
-		wait "${HOST_NET[$host]}" 2>/dev/null
+		net_down "$host"
 	done
+}
+
+# net_down NAME - ends all that still runs in its network namespace, what holds it last of all.
+net_down() {
+	local net dir pid=${HOST_NET[$1]}
+	net=$(readlink "/proc/$pid/ns/net")
+	for dir in /proc/[0-9]*; do
+		[ "$(readlink "$dir/ns/net" 2>/dev/null)" != "$net" ] || [ "${dir#/proc/}" = "$pid" ] || kill -KILL "${dir#/proc/}" 2>/dev/null
+	done
+	kill -KILL "$pid" 2>/dev/null
 }
 
 # --- bad networks ---
@@ -175,7 +184,7 @@ wire_up() {
 	WIRE_FD[$host]=$fd
 	nsenter --net="/proc/${HOST_NET[switch]}/ns/net" "$BUILD/tests/e2e/badwire" "p-$host" "w-$host" \
 		<"$HOSTS_DIR/$host/wire" >"$HOSTS_DIR/$host/wire.out" 2>&1 &
-	WIRE_PID[$host]=$!
+	disown $!
 }
 wire() {
 	local host=$1
@@ -202,6 +211,10 @@ has_certificates() {
 		grep -q "/svc/$service\$" <<<"$have" || return 1
 	done
 }
+
+# In these tests nothing in a container takes longer than PATIENCE seconds.
+PATIENCE=60
+ctr_exec() { timeout --foreground "$PATIENCE" "$CTR_RUNTIME" --root "$CTR_DIR/state" exec "$@"; }
 
 # ctr_link NAME ARGUMENT... - tests/e2e/linktool.c inside.
 ctr_link() {

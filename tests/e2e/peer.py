@@ -2,7 +2,7 @@
 """The two ends of a test connection: what runs inside the containers of the end-to-end tests.
 
   echo PATH                 serve: every byte comes back; half-close is answered with half-close
-  greet PATH                serve: say "hello\\n" and close first
+  greet PATH [WORD]         serve: say "hello\\n", or WORD, and close first
   sink PATH                 serve: read until the end, answer with the SHA-256 of what came
   ask PATH TEXT             connect, send TEXT, half-close, print the answer
   later SECONDS PATH        connect after a while; print "connected", "refused ..." or "closed"
@@ -98,12 +98,12 @@ def echo(path):
                 del conns[fd]
 
 
-def greet(path):
+def greet(path, word="hello"):
     server = listen(path)
     while True:
         sock, _ = server.accept()
         try:
-            sock.sendall(b"hello\n")
+            sock.sendall(word.encode() + b"\n")
         except BrokenPipeError:
             pass  # the daemon looks once whether, and as whom, somebody listens
         sock.close()
