@@ -60,7 +60,7 @@ static const struct {
 	int (*run)(const struct daemon_options *o);
 } g_roles[] = {
 	{ "warden", warden_role_main }, { "broker", broker_main },   { "gate", gate_main },
-	{ "porter", porter_main },	{ "checker", checker_main }, { "keeper", keeper_main },
+	{ "porter", porter_main }, { "linker", linker_main },	{ "checker", checker_main }, { "keeper", keeper_main },
 	{ "catalogue", catalogue_main },
 	{ "signer", signer_main },
 };

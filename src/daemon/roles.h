@@ -7,6 +7,7 @@
  *   broker   ordinary user, state dir     decides; configuration, policy, admin interface
  *   gate     ordinary user, no paths      accepts containers' connections, learns who they are, relays bytes
  *   porter   ordinary user, no paths      joins libraries in containers: lanes in shared memory
+ *   linker   ordinary user, no paths      carries lanes between hosts: TLS, without private keys
  *   checker  ordinary user                runs health check commands
  *   keeper   root without capabilities    holds listening sockets while the daemon is away
  *   catalogue  ordinary user, /etc alone  talks to etcd
@@ -34,6 +35,7 @@ int warden_main(const struct daemon_options *o);
 int broker_main(const struct daemon_options *o);
 int gate_main(const struct daemon_options *o);
 int porter_main(const struct daemon_options *o);
+int linker_main(const struct daemon_options *o);
 int checker_main(const struct daemon_options *o);
 int keeper_main(const struct daemon_options *o);
 int catalogue_main(const struct daemon_options *o);

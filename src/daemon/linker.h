@@ -1,0 +1,18 @@
+/* The linker without its process: what linker_main() puts together, and the tests take apart. */
+#ifndef DAEMON_LINKER_H
+#define DAEMON_LINKER_H
+
+#include "base/util.h"
+
+struct linker;
+
+/* linker_new() - all memory, and whatever TLS has to fetch or read: before linker_isolate(). @channel_fd: owned. Return: 0 or negative errno. */
+MUST_CHECK int linker_new(struct linker **ret, int channel_fd);
+
+/* linker_isolate() - no path, no new socket, no connection, no program from here on. */
+MUST_CHECK int linker_isolate(void);
+
+/* linker_run() - serve the broker until it goes away; frees @k. Return: 0 when it closed; negative errno. */
+MUST_CHECK int linker_run(struct linker *k);
+
+#endif

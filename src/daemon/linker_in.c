@@ -1,0 +1,206 @@
+/*
+ * Theory of operation: from the wire to lanes.
+ *
+ * A receive takes up to a batch of ciphertext, TLS turns it into plaintext record by record, and the frames in it are looked at when all
+ * of it is decrypted, or the room for it is used up; so what belongs to one lane can be written to it in one call. A frame whose rest is still to
+ * come is put by (session.partial) until the next record. Ciphertext is always used up: libssl itself keeps a record that is not whole.
+ *
+ * Nothing here stops a peer but what it was granted: DATA by credit, frames of the session by LINKER_CONTROL_SIZE_MAX: a peer that makes us answer
+ * and does not read the answers is not read from either. Whatever no table allows ends the session (reason protocol).
+ *
+ * On a byte's way before this: the network. After it: linker_lane.c.
+ */
+#include "base/log.h"
+#include "daemon/linker_int.h"
+
+#include <sys/socket.h>
+
+enum {
+	/* A turn of one session: 1 MiB, then others have theirs. */
+	RECEIVES_PER_TURN = 8,
+	/* Messages to the broker that may wait before peers are no longer read from. */
+	CHAN_QUEUE_HIGH = 1024,
+	PLAIN_SIZE = LINKER_BATCH_SIZE + FRAME_SIZE_MAX,
+};
+
+static void on_ping(struct linker *k, struct session *s, uint64_t value)
+{
+	uint8_t *to = session_control(k, s, FRAME_PING_SIZE);
+
+	if (to)
+		session_control_done(k, s, frame_put_ping(to, FRAME_PONG, value));
+}
+
+static int on_hello(struct linker *k, struct session *s, uint32_t window)
+{
+	if (s->phase != PHASE_GREETED)
+		return session_over(k, s, SESSION_PROTOCOL, "HELLO for the second time");
+	session_greeted(k, s, window);
+	return 0;
+}
+
+static int session_on_frame(struct linker *k, struct session *s, const struct frame *f)
+{
+	switch ((enum frame_type)f->type) {
+	case FRAME_HELLO:
+		return on_hello(k, s, f->u.window);
+	case FRAME_OPEN:
+		return llane_on_open(k, s, f);
+	case FRAME_DATA:
+		return llane_on_data(k, s, f);
+	case FRAME_PROOF:
+		return session_on_proof(k, s, f);
+	case FRAME_PING:
+		on_ping(k, s, f->u.ping);
+		return 0;
+	case FRAME_PONG:
+		return 0; /* that it was heard is all that counts */
+	case FRAME_GOAWAY:
+		s->goaway_received = true;
+		peer_detach(s);
+		return 0;
+	case FRAME_ANNOUNCE:
+	case FRAME_CA_ASK:
+	case FRAME_CA_ANSWER:
+		return linker_ca_on_text(k, s, f);
+	default:
+		return llane_on_frame(k, s, f);
+	}
+}
+
+/* Return: how many of the bytes were whole frames; -EPROTO: the session is over. */
+static ssize_t session_frames(struct linker *k, struct session *s, const uint8_t *bytes, size_t size)
+{
+	size_t at = 0;
+	const char *why;
+	struct frame f;
+	int r = 0;
+
+	while (r == 0 && at < size) {
+		ssize_t n = frame_parse(&f, bytes + at, size - at, !s->is_client, s->purpose, &why);
+
+		if (n == 0)
+			break;
+		if (n < 0)
+			r = session_over(k, s, SESSION_PROTOCOL, why);
+		else if (s->phase != PHASE_UP && f.type != FRAME_HELLO)
+			r = session_over(k, s, SESSION_PROTOCOL, "something else before HELLO");
+		if (r < 0)
+			break;
+		at += (size_t)n;
+		if (f.type != FRAME_DATA)
+			llane_deliver(k);
+		r = session_on_frame(k, s, &f);
+		if (s->phase == PHASE_OVER)
+			r = -EPROTO;
+	}
+	llane_deliver(k);
+	return r < 0 ? r : (ssize_t)at;
+}
+
+/* Return: bytes that are left at the start of in_plain; -EPROTO. */
+static ssize_t use_plain(struct linker *k, struct session *s, size_t size)
+{
+	ssize_t n = session_frames(k, s, k->in_plain, size);
+
+	if (n < 0)
+		return n;
+	memmove(k->in_plain, k->in_plain + n, size - (size_t)n);
+	return (ssize_t)(size - (size_t)n);
+}
+
+static int put_by(struct linker *k, struct session *s, size_t size)
+{
+	s->partial_size = size;
+	if (size == 0)
+		return 0;
+	if (!s->partial)
+		s->partial = malloc(FRAME_SIZE_MAX);
+	if (!s->partial)
+		return session_over(k, s, SESSION_LOST, "out of memory");
+	memcpy(s->partial, k->in_plain, size);
+	return 0;
+}
+
+/* All plaintext that the ciphertext in tls.in makes. Return: 0; -EPROTO: the session is over. */
+static int session_decrypt(struct linker *k, struct session *s)
+{
+	ssize_t fill = (ssize_t)s->partial_size, n;
+
+	if (fill > 0)
+		memcpy(k->in_plain, s->partial, (size_t)fill);
+	for (;;) {
+		n = tls_read(&s->tls, k->in_plain + fill, PLAIN_SIZE - (size_t)fill);
+		if (n <= 0)
+			break;
+		fill += n;
+		if (PLAIN_SIZE - (size_t)fill < FRAME_SIZE_MAX)
+			fill = use_plain(k, s, (size_t)fill);
+		if (fill < 0)
+			return -EPROTO;
+	}
+	fill = use_plain(k, s, (size_t)fill);
+	if (fill < 0)
+		return -EPROTO;
+	if (n == -EPIPE)
+		return session_over(k, s, SESSION_OK, "the other side closed the session");
+	if (n < 0)
+		return session_over(k, s, s->tls.reason, s->tls.why);
+	return put_by(k, s, (size_t)fill);
+}
+
+static int session_feed(struct linker *k, struct session *s, size_t size)
+{
+	int r = 1;
+
+	s->tls.in = k->in_cipher;
+	s->tls.in_size = size;
+	if (!session_lend_chunk(k, s)) /* for handshakes, alerts and key updates */
+		return session_over(k, s, SESSION_LOST, "out of memory");
+	if (s->phase == PHASE_HANDSHAKE) {
+		r = tls_handshake(&s->tls);
+		s->chunk_size = s->tls.out_size;
+		if (r < 0)
+			return session_over(k, s, s->tls.reason, s->tls.why);
+		if (r == 1)
+			session_established(k, s);
+	}
+	if (r == 1 && s->phase != PHASE_OVER) {
+		r = session_decrypt(k, s);
+		s->chunk_size = s->tls.out_size; /* also an alert */
+	}
+	return s->phase == PHASE_OVER ? -EPROTO : 0;
+}
+
+static void receive_failed(struct linker *k, struct session *s, ssize_t n)
+{
+	if (n == 0)
+		session_over(k, s, SESSION_LOST, "the other side closed the connection");
+	else if (errno == EAGAIN || errno == EINTR)
+		s->readable = errno == EINTR;
+	else
+		session_over(k, s, errno == ETIMEDOUT ? SESSION_TIMEOUT : SESSION_LOST, log_errno_name(errno));
+}
+
+void session_receive(struct linker *k, struct session *s)
+{
+	for (unsigned i = 0; i < RECEIVES_PER_TURN && s->readable; i++) {
+		ssize_t n;
+
+		if (s->control_size - s->control_off > LINKER_CONTROL_SIZE_MAX || k->broker.n_queued > CHAN_QUEUE_HIGH)
+			return;
+		n = recv(s->fd, k->in_cipher, LINKER_BATCH_SIZE, MSG_DONTWAIT);
+		s->n_reads++;
+		if (n <= 0) {
+			receive_failed(k, s, n);
+			return;
+		}
+		s->bytes_in += (uint64_t)n;
+		s->heard_ns = k->now_ns;
+		s->ping_ns = 0;
+		if (n < LINKER_BATCH_SIZE && !s->closing)
+			s->readable = false;
+		if (session_feed(k, s, (size_t)n) < 0)
+			return;
+	}
+}

@@ -1,0 +1,421 @@
+/*
+ * Inside the linker, one thread:
+ *   linker.c          the loop, the broker's channel, the signer's
+ *   linker_table.c    slots of sessions and lanes, and what finds them
+ *   linker_peer.c     hosts, routes to them, dialling, accepting
+ *   linker_session.c  a session's life: handshake, HELLO, time, proofs, its end
+ *   linker_in.c       ciphertext -> frames -> lanes
+ *   linker_out.c      lanes -> frames -> ciphertext
+ *   linker_lane.c     a lane: the application's socket, and its ends
+ *   linker_ca.c       certificates' questions and answers, and what hosts announce
+ *
+ * A lane here is a `llane`: the broker, in the same program, has a struct lane of its own.
+ */
+#ifndef DAEMON_LINKER_INT_H
+#define DAEMON_LINKER_INT_H
+
+#include "base/chan.h"
+#include "base/spin.h"
+#include "core/bucket.h"
+#include "daemon/gate_table.h"
+#include "daemon/linker.h"
+#include "link/flow.h"
+#include "link/frame.h"
+#include "link/tls.h"
+
+#include <sys/queue.h>
+#include <sys/uio.h>
+#include <uthash.h>
+
+enum {
+	/* One receive, one gathering of plaintext, and the ciphertext that may wait: where throughput stopped growing. */
+	LINKER_BATCH_SIZE = 128 << 10,
+	LINKER_RECORDS = LINKER_BATCH_SIZE / FRAME_SIZE_MAX,
+	/* Room for a batch on top of what waits, with each record's header and tag, and for handshakes and key updates. */
+	LINKER_CHUNK_SIZE = 2 * LINKER_BATCH_SIZE + (64 << 10),
+	/* Frames of the session itself that may wait before nothing more is read from a peer that does not read. */
+	LINKER_CONTROL_SIZE_MAX = 256 << 10,
+	/* Services that one session's far host may have proven. */
+	LINKER_PROOFS_MAX = 4096,
+	LINKER_STATS_ASKERS = 16,
+	/* Parts of one write to an application: a batch of small messages. */
+	RUN_MAX = 64,
+};
+
+#define MS_NS UINT64_C(1000000)
+#define CONNECT_NS (5000 * MS_NS)
+#define HANDSHAKE_NS (5000 * MS_NS)
+#define SILENCE_NS (5000 * MS_NS)
+/* A question to an authority, with its answer. */
+#define QUESTION_NS (30000 * MS_NS)
+
+enum linker_event { LINKER_EVENT_CHANNEL, LINKER_EVENT_LISTENER, LINKER_EVENT_SESSION, LINKER_EVENT_LANE };
+
+/*
+ * States of a lane, as permissions:
+ *   FREE      nothing may touch it.
+ *   WAITING   ours to another host; its session is not up. Nothing is read. Left when the session is (-> OPENING) or is over (-> FREE).
+ *   OPENING   OPEN was sent: DATA may be sent. Left by OPENED (-> OPEN) and REFUSED (-> FREE).
+ *   ASKED     a peer's; the broker is asked. There is no socket: DATA is kept. Left by BL_GO (-> OPEN) and BL_NO (-> FREE).
+ *   OPEN      both ways. Left when both directions are done, by RESET or BL_CUT.
+ *   DRAINING  its number is done with and it belongs to no session any more: what was kept is still written to the application.
+ */
+enum lane_state { LANE_FREE, LANE_WAITING, LANE_OPENING, LANE_ASKED, LANE_OPEN, LANE_DRAINING };
+
+struct session;
+
+struct llane {
+	enum lane_state state;
+	uint32_t generation;
+	uint32_t number; /* in its session */
+	uint32_t kid;	 /* inbound: whose certificate was shown for it */
+	uint64_t id;	 /* the broker's; 0: none yet */
+	int fd;		 /* owned; -1: none (yet) */
+	bool outbound;
+	uint8_t kind;
+	struct session *session; /* NULL: DRAINING */
+	struct flow flow;
+	struct bucket bucket;
+	uint64_t due_ns; /* paused: when there are tokens */
+
+	/* From the application. */
+	bool ready;    /* there may be something to read */
+	bool closing;  /* it said that it ends: a short read does not mean that nothing else is there */
+	bool fin_sent; /* it ended, and we said so */
+
+	/* To the application. */
+	uint8_t *kept; /* owned: a ring of flow.window bytes that it did not take yet; NULL most of the time */
+	uint32_t kept_at, kept_size;
+	bool fin_received;
+	bool blocked; /* its socket is full, or tokens are out */
+	bool armed;   /* epoll is asked for EPOLLOUT */
+	bool broken;  /* it takes no more: what comes is dropped */
+	bool ended;   /* it was told that there is no more */
+
+	enum lane_end end; /* the first fault */
+	int error;
+	uint64_t bytes_in, bytes_out, reads_in, reads_out; /* in: from the far end */
+	bool in_ready, in_credits, in_paused;
+	TAILQ_ENTRY(llane) of_session, queue, credits;
+	char destination[LIMIT_SERVICE_SIZE];
+};
+TAILQ_HEAD(llane_list, llane);
+
+/* A text that several sessions send, and a part of it that is on its way. */
+struct blob {
+	unsigned refs;
+	size_t size;
+	char bytes[];
+};
+
+/*
+ * States of a session, as permissions:
+ *   FREE       nothing may touch it.
+ *   DIALING    the broker was asked for a socket. Left by BL_DIALED.
+ *   CONNECTING its socket connects. Left when it can be written to.
+ *   HANDSHAKE  bytes are TLS's own. Left by session_established().
+ *   GREETED    our HELLO was sent, the peer's is awaited; a client may open lanes and send FRAME_WINDOW_MIN on each.
+ *   UP         everything.
+ *   OVER       nothing more is read or written; it lies in linker.over until the end of the turn, since lanes may still refer to it.
+ */
+enum session_phase { PHASE_FREE, PHASE_DIALING, PHASE_CONNECTING, PHASE_HANDSHAKE, PHASE_GREETED, PHASE_UP, PHASE_OVER };
+
+struct proof {
+	SLIST_ENTRY(proof) next;
+	struct pki_identity who;
+	char service[LIMIT_SERVICE_SIZE];
+};
+SLIST_HEAD(proof_list, proof);
+
+struct shown {
+	SLIST_ENTRY(shown) next;
+	uint32_t kid;
+};
+SLIST_HEAD(shown_list, shown);
+
+struct route;
+
+struct session {
+	enum session_phase phase;
+	uint32_t generation;
+	int fd; /* owned; -1: none */
+	bool is_client;
+	enum frame_purpose purpose; /* from HANDSHAKE's end on */
+	struct tls_conn tls;
+	struct route *route; /* client: NULL for questions to an authority */
+	uint32_t kid, hid;   /* what we show (server: 0); client: where to, or ROLE_NO_ID */
+	struct role_ca *ca;  /* owned; client: what BL_CA_OPEN said */
+	uint32_t req;	     /* client: of BL_CA_OPEN; server: a question is with the broker; ROLE_NO_ID: none, or answered */
+	uint32_t peer_window;
+	uint32_t last_number; /* of the newest lane */
+	bool goaway_sent, goaway_received, told_up;
+	char address[LIMIT_ADDRESS_SIZE];
+
+	struct llane_list lanes, ready, credits;
+	uint32_t n_lanes;
+	uint64_t n_opened, n_refused;
+
+	/* In. */
+	bool readable, closing;
+	uint8_t *partial; /* owned: the start of a frame whose rest is in the next record; NULL most of the time */
+	size_t partial_size;
+	char *text; /* owned: of ANNOUNCE, CA_ASK, CA_ANSWER, as far as MORE has brought it */
+	size_t text_size, text_cap;
+
+	/* Out. */
+	bool writable;
+	struct chunk *chunk; /* from the pool: ciphertext that waits; NULL: none */
+	size_t chunk_off, chunk_size;
+	uint8_t *control; /* owned: frames of the session's own, and short ones of lanes */
+	size_t control_off, control_size, control_cap;
+	struct blob *blob; /* ANNOUNCE, CA_ASK, CA_ANSWER that is on its way */
+	size_t blob_off;
+	enum frame_type blob_type;
+	struct blob *next_blob; /* a newer ANNOUNCE */
+
+	/* Who. */
+	struct proof_list proofs; /* what the far host serves */
+	unsigned n_proofs;
+	struct shown_list shown; /* what we proved to it */
+
+	/* Time. */
+	uint64_t deadline_ns; /* DIALING to GREETED; UP: of questions to an authority */
+	uint64_t up_ns;
+	uint64_t heard_ns, ping_ns, idle_ns;
+
+	enum session_reason reason; /* OVER */
+	char why[256];
+	uint64_t bytes_in, bytes_out, n_reads, n_writes;
+	bool dirty;
+	TAILQ_ENTRY(session) queue; /* dirty; or over */
+};
+TAILQ_HEAD(session_list, session);
+
+struct chunk {
+	SLIST_ENTRY(chunk) next;
+	uint8_t bytes[LINKER_CHUNK_SIZE];
+};
+SLIST_HEAD(chunk_list, chunk);
+
+struct host {
+	UT_hash_handle hh;
+	struct role_host role; /* key: hid */
+};
+
+/* The way from one of our identities to one host. */
+struct route {
+	UT_hash_handle hh;
+	struct {
+		uint32_t kid, hid;
+	} key;
+	struct session *session; /* that takes new lanes; NULL: none */
+	SSL_SESSION *ticket;	 /* owned */
+	bool keep;
+	unsigned n_failures;
+	uint64_t dial_at_ns; /* keep: not before */
+};
+
+struct linker_stats_job {
+	uint32_t askers[LINKER_STATS_ASKERS];
+	uint32_t n_askers;
+	uint32_t at_lane, at_session;
+};
+
+/* DATA of one lane, from one batch, that is written to its application in one call. */
+struct run {
+	struct llane *lane;
+	struct iovec iov[RUN_MAX];
+	unsigned n;
+	size_t size;
+};
+
+struct linker {
+	int epoll_fd;
+	struct chan broker, signer; /* signer.fd -1: not told of it yet */
+	uint32_t signer_seq;
+	bool broker_armed;
+	int error;
+	struct tls *tls;
+	struct role_trust trust;
+	bool have_trust, draining;
+	int listener; /* owned; -1: none */
+	bool listening;
+	uint64_t accept_at_ns; /* after a failed accept */
+	uint64_t full_warn_at_ns;
+	uint64_t fd_limit;
+
+	struct llane *lanes;
+	struct session *sessions;
+	uint32_t *free_lanes, *free_sessions;
+	uint32_t n_lanes, n_sessions; /* in use */
+	uint32_t n_handshakes;	      /* inbound, that nobody has proven anything on */
+	struct idmap lanes_by_id, lanes_by_number;
+	struct host *hosts;
+	struct route *routes;
+	struct blob *announce;
+
+	struct session_list dirty, over;
+	unsigned n_dirty;
+	struct llane_list paused;
+	uint64_t paused_due_ns, tick_due_ns;
+	struct chunk_list pool;
+	unsigned n_pool;
+	struct run run;
+	uint8_t *in_cipher, *in_plain, *out_plain;
+	uint64_t now_ns;
+	struct linker_stats_job stats;
+	struct spin spin;
+	bool ticks; /* somebody's descriptor may lie in a queue of ours */
+};
+
+/* --- linker.c --- */
+uint64_t linker_ref(enum linker_event kind, uint32_t number);
+MUST_CHECK int linker_epoll(struct linker *k, int op, int fd, uint32_t events, uint64_t ref);
+void linker_fail(struct linker *k, int error);
+void linker_send(struct linker *k, const struct role_msg *m, int fd);
+/* linker_wake_at() - a tick not later than this. */
+void linker_wake_at(struct linker *k, uint64_t at_ns);
+/* linker_sign() - remote_key_sign: ask the signer, wait for it. */
+int linker_sign(void *arg, uint32_t kid, const uint8_t digest[32], uint8_t ret[SIGNATURE_SIZE]);
+/* linker_refuse_fds() - @sock leads to a container. */
+void linker_refuse_fds(struct linker *k, int sock);
+/* linker_read_fd() - a memfd's text. *ret: owned, NUL-terminated. Return: 0; -EFBIG: over @max; other negative errno. */
+MUST_CHECK int linker_read_fd(int fd, size_t max, char **ret, size_t *ret_size);
+/* linker_text_fd() - the other way: a memfd. Return: it, or negative errno. */
+MUST_CHECK int linker_text_fd(const char *name, const char *text, size_t size);
+
+/* --- linker_table.c --- */
+MUST_CHECK int linker_tables_init(struct linker *k);
+void linker_tables_free(struct linker *k);
+/* llane_take() - a slot in state @state, or NULL: all are in use. */
+struct llane *llane_take(struct linker *k, enum lane_state state);
+void llane_give(struct linker *k, struct llane *l);
+uint32_t llane_cid(const struct linker *k, const struct llane *l);
+struct llane *llane_find(struct linker *k, uint32_t cid);
+struct llane *llane_by_id(struct linker *k, uint64_t id);
+void llane_set_id(struct linker *k, struct llane *l, uint64_t id);
+struct llane *llane_by_number(struct linker *k, const struct session *s, uint32_t number);
+/* llane_set_number(), llane_unset_number() - what the far side calls it. */
+void llane_set_number(struct linker *k, struct llane *l, uint32_t number);
+void llane_unset_number(struct linker *k, struct llane *l);
+struct session *session_take(struct linker *k);
+void session_give(struct linker *k, struct session *s);
+uint32_t session_cid(const struct linker *k, const struct session *s);
+struct session *session_find(struct linker *k, uint32_t cid);
+struct chunk *chunk_take(struct linker *k); /* NULL: out of memory */
+void chunk_give(struct linker *k, struct chunk *c);
+struct blob *blob_new(const char *bytes, size_t size); /* one reference; NULL: out of memory */
+void blob_unref(struct blob *b);
+
+/* --- linker_peer.c --- */
+void peer_set_host(struct linker *k, const struct role_host *m);
+void peer_host_gone(struct linker *k, uint32_t hid);
+/* peer_carry() - BL_CARRY. Taken from @fd if the lane is begun. Return: 0 or -EBADMSG. */
+MUST_CHECK int peer_carry(struct linker *k, const struct role_carry *m, int *fd);
+void peer_dialed(struct linker *k, const struct role_dialed *m, int *fd);
+/* peer_dial_ca() - a session to an authority. */
+void peer_dial_ca(struct linker *k, const struct role_ca *m);
+MUST_CHECK int peer_listen(struct linker *k, int *fd);
+void peer_unlisten(struct linker *k);
+void peer_accept(struct linker *k);
+/* peer_rearm() - listen again, or stop, as there is room. */
+void peer_rearm(struct linker *k);
+/* peer_tick() - sessions between hosts that are to be there and are not. Return: when it wants the next. */
+uint64_t peer_tick(struct linker *k);
+/* peer_session_over() - its route takes note: ticket, back-off. */
+void peer_session_over(struct linker *k, struct session *s);
+/* peer_detach() - no new lane comes onto it. */
+void peer_detach(struct session *s);
+/* peer_drop_tickets() - of @kid, or of all (ROLE_NO_ID). */
+void peer_drop_tickets(struct linker *k, uint32_t kid);
+void peer_free(struct linker *k);
+
+/* --- linker_session.c --- */
+/* session_watch() - its socket is there: options, epoll. Return: 0 or negative errno. */
+MUST_CHECK int session_watch(struct linker *k, struct session *s);
+/* session_start_server() - what was accepted lies in its fd. Return: 0 or negative errno. */
+MUST_CHECK int session_start_server(struct linker *k, struct session *s);
+void session_event(struct linker *k, struct session *s, uint32_t events);
+void session_established(struct linker *k, struct session *s);
+void session_greeted(struct linker *k, struct session *s, uint32_t window);
+/* session_over() - end it, now or at the end of the turn. Only the first reason counts. Return: -EPROTO, for callers in the middle of it. */
+int session_over(struct linker *k, struct session *s, enum session_reason reason, const char *why);
+void session_reap(struct linker *k);
+void session_dirty(struct linker *k, struct session *s);
+/* session_tick() - deadlines, pings, identities. Return: when it wants the next. */
+uint64_t session_tick(struct linker *k, struct session *s);
+MUST_CHECK int session_on_proof(struct linker *k, struct session *s, const struct frame *f);
+bool session_has_proof(const struct session *s, const char *service);
+/* session_show() - prove @kid to the far side, if that was not done yet. Return: 0 or negative errno. */
+MUST_CHECK int session_show(struct linker *k, struct session *s, uint32_t kid);
+/* session_renew() - @kid's certificate is a new one: tell all that stand on it. */
+void session_renew(struct linker *k, uint32_t kid);
+/* session_forget() - @kid is not ours any more. */
+void session_forget(struct linker *k, uint32_t kid);
+/* session_judge_all() - time, or the list of what is revoked, has moved on. */
+void session_judge_all(struct linker *k);
+/* session_work() - what is there to receive and to send. Return: there is more, but others want their turn. */
+MUST_CHECK bool session_work(struct linker *k, struct session *s);
+void session_goaway(struct linker *k, struct session *s);
+/* session_lane_gone() - one lane less. */
+void session_lane_gone(struct linker *k, struct session *s);
+
+/* --- linker_in.c --- */
+void session_receive(struct linker *k, struct session *s);
+
+/* --- linker_out.c --- */
+/* session_pump() - encrypt and send what there is. Return: there is more, but others want their turn. */
+bool session_pump(struct linker *k, struct session *s);
+/* session_flush() - send ciphertext that waits. */
+void session_flush(struct linker *k, struct session *s);
+/* session_lend_chunk() - give TLS room to write to. Return: false: out of memory. */
+bool session_lend_chunk(struct linker *k, struct session *s);
+/* session_control() - room for @size bytes of frames at the end of what waits; session_control_done() says how many it was. NULL: the session is over. */
+uint8_t *session_control(struct linker *k, struct session *s, size_t size);
+void session_control_done(struct linker *k, struct session *s, size_t size);
+
+/* --- linker_lane.c --- */
+/* llane_open() - WAITING, and its session can carry: say OPEN. */
+void llane_open(struct linker *k, struct llane *l);
+/* llane_watch() - tell epoll of its socket. Return: 0 or negative errno. */
+MUST_CHECK int llane_watch(struct linker *k, struct llane *l);
+void llane_event(struct linker *k, struct llane *l, uint32_t events);
+/* llane_offer() - put it among those that have something to send, if it has. */
+void llane_offer(struct linker *k, struct llane *l);
+/* llane_fill() - frames of what the application says, at most @n_frames, at @to. Return: bytes written there. */
+size_t llane_fill(struct linker *k, struct llane *l, uint8_t *to, size_t n_frames);
+/* llane_on_open(), llane_on_data(), llane_on_frame() - what a peer says. Return: 0; -EPROTO: the session is over. @f's payload is valid until llane_deliver(). */
+MUST_CHECK int llane_on_open(struct linker *k, struct session *s, const struct frame *f);
+MUST_CHECK int llane_on_data(struct linker *k, struct session *s, const struct frame *f);
+MUST_CHECK int llane_on_frame(struct linker *k, struct session *s, const struct frame *f);
+/* llane_deliver() - write the run to its application, keep what that does not take. Before the bytes go, and before any other frame counts. */
+void llane_deliver(struct linker *k);
+MUST_CHECK int llane_go(struct linker *k, const struct role_link_go *m, int *fd);
+void llane_no(struct linker *k, const struct role_link_no *m);
+/*
+ * llane_end() - in any state: tell the far side @far (LINK_CODE_NONE: it knows, or cannot be told), tell the broker, free it.
+ * The first fault (blame) goes before @end. llane_fail() - one of ours that was not opened: LB_FAILED; the far side is not told.
+ * @hand_back: with the client's socket, if not a byte of it was sent.
+ */
+void llane_end(struct linker *k, struct llane *l, enum lane_end end, int error, enum link_code far);
+void llane_fail(struct linker *k, struct llane *l, enum link_code code, const char *why, bool hand_back);
+/* llane_session_over() - its session is. */
+void llane_session_over(struct linker *k, struct llane *l, enum lane_end end, const char *why);
+void llane_cut(struct linker *k, uint64_t id);
+void llane_limit(struct linker *k, const struct role_lane_ref *m);
+void llane_unpause(struct linker *k);
+struct role_stats llane_stats(const struct llane *l);
+
+/* --- linker_ca.c --- */
+MUST_CHECK int linker_ca_on_text(struct linker *k, struct session *s, const struct frame *f);
+void linker_ca_ready(struct linker *k, struct session *s);
+/* linker_ca_ask(), linker_ca_answer() - BL_CA_ASK, BL_CA_ANSWER. */
+void linker_ca_ask(struct linker *k, const struct role_ca *m, int fd);
+void linker_ca_answer(struct linker *k, const struct role_ca *m, int fd);
+/* linker_ca_session_over() - a question that will not be answered. */
+void linker_ca_session_over(struct linker *k, struct session *s);
+MUST_CHECK int announce_set(struct linker *k, int fd);
+/* announce_to() - what we offer, to a host that listens. */
+void announce_to(struct linker *k, struct session *s);
+
+#endif

@@ -1,0 +1,762 @@
+/*
+ * Theory of operation: one lane, between an application's socket and a session.
+ *
+ * From the application: linker_out.c asks in turns (llane_fill()), as long as there is something to read, credit and tokens. Bytes are read
+ * straight behind frame headers, several frames in one read; a short read uses up the edge that epoll told. Descriptors (SCM_RIGHTS)
+ * are refused as the gate does: by the kernel where they are sent, or here, as a reading without room for them says MSG_CTRUNC.
+ *
+ * To the application: DATA that follow each other in one batch for one lane are a run, written in one call (llane_deliver()). What does
+ * not fit is kept, at most a window, which credit sees to: so a slow reader stops its own lane and no other. Credit is owed for
+ * what the application took, not for what came.
+ *
+ * Ends, as the kernel would show them on a direct socket:
+ *   the application's end of stream    FIN; its bytes went before
+ *   FIN                                what is kept is written, then shutdown(SHUT_WR)
+ *   nothing can reach the application  what comes is dropped, what it sent before is still carried; then RESET peer, so that the far side's
+ *                                      application is told as well
+ *   RESET after FIN                    what is kept is still written (DRAINING): it was all committed before the other side went
+ *   RESET without FIN                  the socket is closed at once. A Unix socket cannot be made to say more than that: its reader sees an end of
+ *                                      stream, its writer EPIPE, and ECONNRESET where it had sent what nobody read.
+ *
+ * A lane ends exactly once for the broker: LB_FAILED (ours, not opened), LB_GONE (a peer's, not answered), else LB_CLOSED.
+ */
+#include "daemon/linker_int.h"
+
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+/* Which side of the lane is the application here, and which is the far one. */
+
+static enum lane_end end_here(const struct llane *l)
+{
+	return l->outbound ? LANE_END_CLIENT : LANE_END_SERVER;
+}
+
+static enum lane_end end_there(const struct llane *l)
+{
+	return l->outbound ? LANE_END_SERVER : LANE_END_CLIENT;
+}
+
+static void lane_blame(struct llane *l, enum lane_end end, int error)
+{
+	if (l->end != LANE_END_EOF)
+		return;
+	l->end = end;
+	l->error = error;
+}
+
+struct role_stats llane_stats(const struct llane *l)
+{
+	struct role_stats s = { .lane_id = l->id, .end = l->end, .error = l->error };
+
+	s.bytes_up = l->outbound ? l->bytes_out : l->bytes_in;
+	s.reads_up = l->outbound ? l->reads_out : l->reads_in;
+	s.bytes_down = l->outbound ? l->bytes_in : l->bytes_out;
+	s.reads_down = l->outbound ? l->reads_in : l->reads_out;
+	return s;
+}
+
+/* Queues and epoll. */
+
+static void lane_dequeue(struct linker *k, struct llane *l)
+{
+	if (l->in_ready)
+		TAILQ_REMOVE(&l->session->ready, l, queue);
+	if (l->in_paused)
+		TAILQ_REMOVE(&k->paused, l, queue);
+	l->in_ready = l->in_paused = false;
+}
+
+void llane_offer(struct linker *k, struct llane *l)
+{
+	if (l->in_ready || l->in_paused || !l->ready || l->fin_sent || l->flow.send == 0)
+		return;
+	if (l->state != LANE_OPENING && l->state != LANE_OPEN)
+		return;
+	l->in_ready = true;
+	TAILQ_INSERT_TAIL(&l->session->ready, l, queue);
+	session_dirty(k, l->session);
+}
+
+static void lane_pause(struct linker *k, struct llane *l)
+{
+	lane_dequeue(k, l);
+	l->due_ns = k->now_ns + bucket_wait_ns(&l->bucket, k->now_ns);
+	if (TAILQ_EMPTY(&k->paused) || l->due_ns < k->paused_due_ns)
+		k->paused_due_ns = l->due_ns;
+	l->in_paused = true;
+	TAILQ_INSERT_TAIL(&k->paused, l, queue);
+}
+
+int llane_watch(struct linker *k, struct llane *l)
+{
+	linker_refuse_fds(k, l->fd);
+	return linker_epoll(k, EPOLL_CTL_ADD, l->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, linker_ref(LINKER_EVENT_LANE, llane_cid(k, l)));
+}
+
+static void lane_arm(struct linker *k, struct llane *l)
+{
+	bool want = l->blocked && !l->broken;
+	uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET | (want ? EPOLLOUT : 0u);
+	int r;
+
+	if (want == l->armed)
+		return;
+	l->armed = want;
+	r = linker_epoll(k, EPOLL_CTL_MOD, l->fd, events, linker_ref(LINKER_EVENT_LANE, llane_cid(k, l)));
+	if (r < 0)
+		linker_fail(k, r);
+}
+
+static void lane_owe(struct linker *k, struct llane *l, size_t n)
+{
+	if (!flow_taken(&l->flow, (uint32_t)n) || l->in_credits || l->fin_received || !l->session)
+		return;
+	l->in_credits = true;
+	TAILQ_INSERT_TAIL(&l->session->credits, l, credits);
+	session_dirty(k, l->session);
+}
+
+/* Ends. */
+
+static void lane_leave_session(struct linker *k, struct llane *l)
+{
+	struct session *s = l->session;
+
+	lane_dequeue(k, l);
+	if (!s)
+		return;
+	if (l->in_credits)
+		TAILQ_REMOVE(&s->credits, l, credits);
+	l->in_credits = false;
+	llane_unset_number(k, l);
+	TAILQ_REMOVE(&s->lanes, l, of_session);
+	l->session = NULL;
+	session_lane_gone(k, s);
+}
+
+static void lane_tell_far(struct linker *k, struct llane *l, enum link_code far)
+{
+	struct session *s = l->session;
+	uint8_t *to;
+
+	if (far == LINK_CODE_NONE || !s || l->number == 0 || s->phase == PHASE_OVER)
+		return;
+	to = session_control(k, s, FRAME_REFUSED_SIZE_MAX);
+	if (to && l->state == LANE_ASKED)
+		session_control_done(k, s, frame_put_refused(to, l->number, far, ""));
+	else if (to)
+		session_control_done(k, s, frame_put_code(to, l->number, far));
+}
+
+static void lane_free(struct linker *k, struct llane *l)
+{
+	if (k->run.lane == l)
+		k->run = (struct run){};
+	lane_leave_session(k, l);
+	if (l->fd >= 0) {
+		/* Others may still hold the same open file; neither epoll nor the application may wait for them. */
+		(void)!linker_epoll(k, EPOLL_CTL_DEL, l->fd, 0, 0);
+		shutdown(l->fd, SHUT_RDWR);
+	}
+	llane_give(k, l);
+}
+
+void llane_fail(struct linker *k, struct llane *l, enum link_code code, const char *why, bool hand_back)
+{
+	struct role_msg m = { .type = LB_FAILED, .u.link_failed = { .lane_id = l->id, .code = code } };
+	bool whole = hand_back && l->fd >= 0 && l->bytes_out == 0;
+
+	snprintf(m.u.link_failed.why, sizeof(m.u.link_failed.why), "%s", why);
+	linker_send(k, &m, whole ? l->fd : -1);
+	if (whole) {
+		(void)!linker_epoll(k, EPOLL_CTL_DEL, l->fd, 0, 0);
+		close(take_fd(&l->fd));
+	}
+	lane_free(k, l);
+}
+
+static enum link_code code_of_end(enum lane_end end)
+{
+	return end == LANE_END_CUT ? LINK_CUT : end == LANE_END_EOF || end == LANE_END_CLIENT ? LINK_PEER : LINK_FAILED;
+}
+
+void llane_end(struct linker *k, struct llane *l, enum lane_end end, int error, enum link_code far)
+{
+	struct role_msg m = { .type = LB_CLOSED };
+
+	lane_tell_far(k, l, far);
+	lane_blame(l, end, error);
+	if (l->state == LANE_WAITING || l->state == LANE_OPENING) {
+		llane_fail(k, l, code_of_end(l->end), lane_end_name(l->end), false);
+		return;
+	}
+	m.u.stats = llane_stats(l);
+	if (l->state == LANE_ASKED)
+		m = (struct role_msg){ .type = LB_GONE, .u.id.id = llane_cid(k, l) };
+	linker_send(k, &m, -1);
+	lane_free(k, l);
+}
+
+void llane_session_over(struct linker *k, struct llane *l, enum lane_end end, const char *why)
+{
+	if (l->state == LANE_WAITING || l->state == LANE_OPENING)
+		llane_fail(k, l, end == LANE_END_CUT ? LINK_CUT : LINK_FAILED, why, end != LANE_END_CUT);
+	else
+		llane_end(k, l, end, 0, LINK_CODE_NONE);
+}
+
+/* The number is done with, the bytes are not. */
+static void lane_drain(struct linker *k, struct llane *l)
+{
+	lane_leave_session(k, l);
+	l->state = LANE_DRAINING;
+	l->fin_sent = l->fin_received = true;
+	shutdown(l->fd, SHUT_RD);
+}
+
+/* Is anything left to do for it? The lane may be gone afterwards. */
+static void lane_check(struct linker *k, struct llane *l)
+{
+	bool empty = l->kept_size == 0;
+
+	if (l->state != LANE_OPEN && l->state != LANE_DRAINING)
+		return;
+	if (l->fin_received && empty && !l->ended) {
+		l->ended = true;
+		shutdown(l->fd, SHUT_WR);
+	}
+	if (l->fin_sent && l->fin_received && empty)
+		llane_end(k, l, LANE_END_EOF, 0, LINK_CODE_NONE);
+	else if (l->fin_sent && l->broken && !l->fin_received)
+		llane_end(k, l, LANE_END_EOF, 0, LINK_PEER);
+	else if (l->fin_sent && l->fin_received && l->state == LANE_OPEN)
+		lane_drain(k, l);
+}
+
+/* Nothing can reach the application any more. */
+static void lane_break(struct linker *k, struct llane *l, int error)
+{
+	if (l->broken)
+		return;
+	l->broken = true;
+	l->blocked = false;
+	if (l->kept_size > 0) {
+		lane_blame(l, end_here(l), error);
+		lane_owe(k, l, l->kept_size);
+	}
+	free(l->kept);
+	l->kept = NULL;
+	l->kept_size = 0;
+}
+
+/* To the application. */
+
+/* Return: bytes that it took; fewer than @size mean that it is full (blocked), or takes no more (broken). */
+static size_t lane_write(struct linker *k, struct llane *l, struct iovec *iov, size_t n_iov, size_t size)
+{
+	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = n_iov };
+	ssize_t n = sendmsg(l->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		lane_break(k, l, -errno);
+		return 0;
+	}
+	if (n < 0)
+		n = 0;
+	l->blocked = (size_t)n < size;
+	bucket_take(&l->bucket, (uint64_t)n);
+	return (size_t)n;
+}
+
+/* How much may go to the application now; 0: no token is there, and the lane is paused. */
+static size_t lane_allowance(struct linker *k, struct llane *l, size_t size)
+{
+	uint64_t tokens;
+
+	if (l->bucket.rate_per_s == 0)
+		return size;
+	tokens = bucket_available(&l->bucket, k->now_ns);
+	if (tokens == 0)
+		lane_pause(k, l);
+	return tokens < size ? (size_t)tokens : size;
+}
+
+static bool lane_keep(struct linker *k, struct llane *l, const uint8_t *bytes, size_t size)
+{
+	uint32_t cap = l->flow.window, at, first;
+
+	if (size == 0)
+		return true;
+	if (!l->kept) {
+		l->kept = malloc(cap);
+		l->kept_at = 0;
+	}
+	if (!l->kept) {
+		llane_end(k, l, LANE_END_NOMEM, -ENOMEM, LINK_FAILED);
+		return false;
+	}
+	assert(size <= cap - l->kept_size); /* flow_received() */
+	at = (uint32_t)(((uint64_t)l->kept_at + l->kept_size) % cap);
+	first = size < cap - at ? (uint32_t)size : cap - at;
+	memcpy(l->kept + at, bytes, first);
+	memcpy(l->kept, bytes + first, size - first);
+	l->kept_size += (uint32_t)size;
+	return true;
+}
+
+static void lane_flush(struct linker *k, struct llane *l)
+{
+	while (l->kept_size > 0 && !l->blocked && !l->broken && !l->in_paused) {
+		uint32_t cap = l->flow.window;
+		size_t size = lane_allowance(k, l, l->kept_size), n;
+		size_t first = size < cap - l->kept_at ? size : cap - l->kept_at;
+		struct iovec iov[2] = { { l->kept + l->kept_at, first }, { l->kept, size - first } };
+
+		if (size == 0)
+			break;
+		n = lane_write(k, l, iov, size > first ? 2 : 1, size);
+		if (l->broken)
+			break;
+		l->kept_at = (uint32_t)((l->kept_at + n) % cap);
+		l->kept_size -= (uint32_t)n;
+		lane_owe(k, l, n);
+	}
+	if (l->kept_size > 0)
+		return;
+	free(l->kept);
+	l->kept = NULL;
+}
+
+/* Skip what was written. Return: the parts that are left. */
+static unsigned run_skip(struct run *r, size_t n, struct iovec **ret)
+{
+	unsigned i = 0;
+
+	while (i < r->n && n >= r->iov[i].iov_len)
+		n -= r->iov[i++].iov_len;
+	if (i < r->n) {
+		r->iov[i].iov_base = (uint8_t *)r->iov[i].iov_base + n;
+		r->iov[i].iov_len -= n;
+	}
+	*ret = &r->iov[i];
+	return r->n - i;
+}
+
+void llane_deliver(struct linker *k)
+{
+	struct run r = k->run;
+	struct llane *l = r.lane;
+	struct iovec *rest;
+	size_t n = 0;
+	unsigned left;
+
+	if (!l)
+		return;
+	k->run.lane = NULL;
+	k->run.n = 0;
+	k->run.size = 0;
+	/* With a limit on bytes all goes through what is kept, which knows how to wait for tokens. */
+	if (l->bucket.rate_per_s == 0)
+		n = lane_write(k, l, r.iov, r.n, r.size);
+	lane_owe(k, l, l->broken ? r.size : n);
+	left = l->broken ? 0 : run_skip(&r, n, &rest);
+	for (unsigned i = 0; i < left; i++)
+		if (!lane_keep(k, l, rest[i].iov_base, rest[i].iov_len))
+			return;
+	lane_flush(k, l);
+	lane_arm(k, l);
+	lane_check(k, l);
+}
+
+/* From the application. */
+
+static size_t lane_finish(struct linker *k, struct llane *l, uint8_t *to)
+{
+	uint32_t number = l->number;
+
+	l->fin_sent = true;
+	l->ready = false;
+	lane_check(k, l);
+	return frame_put_empty(to, number, FRAME_FIN);
+}
+
+static size_t lane_read_failed(struct linker *k, struct llane *l, uint8_t *to, int error)
+{
+	if (error == -EAGAIN || error == -EINTR) {
+		l->ready = error == -EINTR;
+		return 0;
+	}
+	if (error == -ENOMEM || error == -ENOBUFS) {
+		llane_end(k, l, LANE_END_NOMEM, error, LINK_FAILED);
+		return 0;
+	}
+	lane_blame(l, end_here(l), error);
+	lane_break(k, l, error);
+	return lane_finish(k, l, to);
+}
+
+static size_t put_headers(const struct llane *l, uint8_t *to, size_t size)
+{
+	size_t at = 0;
+
+	for (; size > 0; at += FRAME_HEADER_SIZE) {
+		size_t n = size < FLOW_QUANTUM ? size : FLOW_QUANTUM;
+
+		frame_put_header(to + at, l->number, FRAME_DATA, 0, n);
+		at += n;
+		size -= n;
+	}
+	return at;
+}
+
+size_t llane_fill(struct linker *k, struct llane *l, uint8_t *to, size_t n_frames)
+{
+	struct iovec iov[LINKER_RECORDS];
+	struct msghdr mh = { .msg_iov = iov };
+	size_t max = n_frames * FLOW_QUANTUM, got;
+	ssize_t n;
+
+	assert(n_frames <= LINKER_RECORDS);
+	max = lane_allowance(k, l, max < l->flow.send ? max : l->flow.send);
+	if (max == 0)
+		return 0;
+	for (size_t left = max; left > 0; left -= iov[mh.msg_iovlen - 1].iov_len) {
+		iov[mh.msg_iovlen].iov_base = to + mh.msg_iovlen * FRAME_SIZE_MAX + FRAME_HEADER_SIZE;
+		iov[mh.msg_iovlen].iov_len = left < FLOW_QUANTUM ? left : FLOW_QUANTUM;
+		mh.msg_iovlen++;
+	}
+	n = recvmsg(l->fd, &mh, MSG_DONTWAIT);
+	if (n < 0)
+		return lane_read_failed(k, l, to, -errno);
+	if (mh.msg_flags & MSG_CTRUNC) {
+		llane_end(k, l, LANE_END_FDS, -EPERM, LINK_PEER);
+		return 0;
+	}
+	if (n == 0)
+		return lane_finish(k, l, to);
+	got = (size_t)n;
+	if (got < max && !l->closing)
+		l->ready = false;
+	flow_sent(&l->flow, (uint32_t)got);
+	bucket_take(&l->bucket, got);
+	l->bytes_out += got;
+	l->reads_out++;
+	return put_headers(l, to, got);
+}
+
+/* A client whose session is not up left: is anything of it there to be served? */
+static void waiting_event(struct linker *k, struct llane *l, uint32_t events)
+{
+	char byte;
+
+	l->ready = true;
+	if (!(events & (EPOLLHUP | EPOLLERR)))
+		return;
+	l->closing = true;
+	if (recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+		llane_fail(k, l, LINK_PEER, "the client left", false);
+}
+
+void llane_event(struct linker *k, struct llane *l, uint32_t events)
+{
+	if (l->state == LANE_WAITING) {
+		waiting_event(k, l, events);
+		return;
+	}
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		l->ready = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		l->closing = true;
+	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+		l->blocked = false;
+	if (events & EPOLLHUP)
+		lane_break(k, l, -EPIPE);
+	lane_flush(k, l);
+	lane_arm(k, l);
+	llane_offer(k, l);
+	lane_check(k, l);
+}
+
+void llane_unpause(struct linker *k)
+{
+	struct llane *l, *next;
+
+	if (TAILQ_EMPTY(&k->paused) || k->now_ns < k->paused_due_ns)
+		return;
+	k->paused_due_ns = UINT64_MAX;
+	for (l = TAILQ_FIRST(&k->paused); l; l = next) {
+		next = TAILQ_NEXT(l, queue);
+		if (l->due_ns <= k->now_ns) {
+			lane_dequeue(k, l);
+			llane_event(k, l, 0);
+		} else if (l->due_ns < k->paused_due_ns) {
+			k->paused_due_ns = l->due_ns;
+		}
+	}
+}
+
+/* What a peer says. */
+
+void llane_open(struct linker *k, struct llane *l)
+{
+	struct session *s = l->session;
+	uint8_t *to = session_control(k, s, FRAME_OPEN_SIZE_MAX);
+
+	if (!to)
+		return;
+	l->state = LANE_OPENING;
+	llane_set_number(k, l, ++s->last_number);
+	flow_init(&l->flow, s->peer_window, k->trust.window);
+	session_control_done(k, s, frame_put_open(to, l->number, l->kind, l->destination));
+	l->ready = true;
+	llane_offer(k, l);
+}
+
+static void open_refuse(struct linker *k, struct session *s, uint32_t number, enum link_code code, const char *why)
+{
+	uint8_t *to = session_control(k, s, FRAME_REFUSED_SIZE_MAX);
+
+	s->n_refused++;
+	if (to)
+		session_control_done(k, s, frame_put_refused(to, number, code, why));
+}
+
+int llane_on_open(struct linker *k, struct session *s, const struct frame *f)
+{
+	struct role_msg m = { .type = LB_ASK };
+	struct llane *l;
+
+	if (f->lane <= s->last_number)
+		return session_over(k, s, SESSION_PROTOCOL, "OPEN of a lane number that was used before");
+	s->last_number = f->lane;
+	if (s->goaway_sent) {
+		open_refuse(k, s, f->lane, LINK_DRAINING, "this host takes no new lanes");
+		return 0;
+	}
+	if (f->u.open.kind > LINK_STREAM) {
+		open_refuse(k, s, f->lane, LINK_UNKNOWN, "links carry streams");
+		return 0;
+	}
+	l = llane_take(k, LANE_ASKED);
+	if (!l) {
+		open_refuse(k, s, f->lane, LINK_LIMIT, "this host carries as many lanes as it can");
+		return 0;
+	}
+	l->session = s;
+	l->kind = f->u.open.kind;
+	TAILQ_INSERT_TAIL(&s->lanes, l, of_session);
+	s->n_lanes++;
+	llane_set_number(k, l, f->lane);
+	flow_init(&l->flow, s->peer_window, k->trust.window);
+	memcpy(l->destination, f->u.open.destination, sizeof(l->destination));
+	m.u.link_ask.ask = llane_cid(k, l);
+	m.u.link_ask.kind = l->kind;
+	memcpy(m.u.link_ask.source, s->tls.peer.spiffe_id, sizeof(m.u.link_ask.source));
+	memcpy(m.u.link_ask.destination, l->destination, sizeof(m.u.link_ask.destination));
+	memcpy(m.u.link_ask.peer, s->address, sizeof(m.u.link_ask.peer));
+	linker_send(k, &m, -1);
+	return 0;
+}
+
+static int on_opened(struct linker *k, struct session *s, struct llane *l)
+{
+	struct role_msg m = { .type = LB_OPENED, .u.lane_ref.lane_id = l->id };
+
+	if (l->state != LANE_OPENING)
+		return session_over(k, s, SESSION_PROTOCOL, "OPENED for a lane that was open");
+	if (!session_has_proof(s, l->destination))
+		return session_over(k, s, SESSION_PROTOCOL, "OPENED for a service that the host did not prove to serve");
+	l->state = LANE_OPEN;
+	s->n_opened++;
+	linker_send(k, &m, -1);
+	lane_check(k, l);
+	return 0;
+}
+
+static int on_refused(struct linker *k, struct session *s, struct llane *l, const struct frame *f)
+{
+	if (l->state != LANE_OPENING)
+		return session_over(k, s, SESSION_PROTOCOL, "REFUSED for a lane that was open");
+	s->n_refused++;
+	llane_fail(k, l, f->u.refused.code, f->u.refused.why, true);
+	return 0;
+}
+
+static int on_fin(struct linker *k, struct session *s, struct llane *l)
+{
+	if (l->fin_received)
+		return session_over(k, s, SESSION_PROTOCOL, "FIN for the second time");
+	l->fin_received = true;
+	lane_check(k, l);
+	return 0;
+}
+
+static void on_reset(struct linker *k, struct llane *l, enum link_code code)
+{
+	enum lane_end end = code == LINK_CUT ? LANE_END_CUT : code == LINK_PEER ? end_there(l) : LANE_END_LINK;
+
+	if (l->state == LANE_OPEN && l->fin_received && code == LINK_PEER) {
+		l->fin_sent = true;
+		lane_check(k, l);
+		return;
+	}
+	llane_end(k, l, end, -ECONNRESET, LINK_CODE_NONE);
+}
+
+/* Return: the lane; NULL: it is done with, *ret is 0; or the number was never in use, *ret is -EPROTO. */
+static struct llane *lane_meant(struct linker *k, struct session *s, const struct frame *f, int *ret)
+{
+	struct llane *l = llane_by_number(k, s, f->lane);
+
+	*ret = 0;
+	if (!l && f->lane > s->last_number)
+		*ret = session_over(k, s, SESSION_PROTOCOL, "a frame for a lane that was never opened");
+	return l;
+}
+
+int llane_on_data(struct linker *k, struct session *s, const struct frame *f)
+{
+	struct run *run = &k->run;
+	struct llane *l;
+	int r;
+
+	if (run->lane && (run->n == RUN_MAX || run->lane->session != s || run->lane->number != f->lane))
+		llane_deliver(k); /* which may end a lane, this one as well */
+	l = lane_meant(k, s, f, &r);
+	if (!l)
+		return r;
+	if (l->state == LANE_OPENING || l->fin_received || (f->flags & FRAME_MORE))
+		return session_over(k, s, SESSION_PROTOCOL, "DATA where it may not be");
+	if (flow_received(&l->flow, f->size) < 0)
+		return session_over(k, s, SESSION_PROTOCOL, "DATA beyond the credit that was given");
+	l->bytes_in += f->size;
+	l->reads_in++;
+	if (l->broken) {
+		lane_owe(k, l, f->size);
+		return 0;
+	}
+	if (l->state == LANE_ASKED || l->kept_size > 0) {
+		(void)!lane_keep(k, l, f->payload, f->size);
+		return 0;
+	}
+	run->lane = l;
+	run->iov[run->n++] = (struct iovec){ (void *)(uintptr_t)f->payload, f->size };
+	run->size += f->size;
+	return 0;
+}
+
+int llane_on_frame(struct linker *k, struct session *s, const struct frame *f)
+{
+	int r;
+	struct llane *l = lane_meant(k, s, f, &r);
+
+	if (!l)
+		return r;
+	if (l->state == LANE_OPENING && f->type != FRAME_OPENED && f->type != FRAME_REFUSED && f->type != FRAME_CREDIT)
+		return session_over(k, s, SESSION_PROTOCOL, "a frame for a lane that was not opened yet");
+	switch (f->type) {
+	case FRAME_OPENED:
+		return on_opened(k, s, l);
+	case FRAME_REFUSED:
+		return on_refused(k, s, l, f);
+	case FRAME_FIN:
+		return on_fin(k, s, l);
+	case FRAME_RESET:
+		on_reset(k, l, f->u.code);
+		return 0;
+	default:
+		if (flow_granted(&l->flow, f->u.credit, s->peer_window) < 0)
+			return session_over(k, s, SESSION_PROTOCOL, "CREDIT for more than was taken");
+		llane_offer(k, l);
+		return 0;
+	}
+}
+
+/* What the broker says. */
+
+static void tell_closed(struct linker *k, uint64_t id, enum lane_end end, int error)
+{
+	struct role_msg m = { .type = LB_CLOSED, .u.stats = { .lane_id = id, .end = end, .error = error } };
+
+	linker_send(k, &m, -1);
+}
+
+/* The lane is the broker's from here on, so whatever fails is told by LB_CLOSED. */
+static void lane_begin(struct linker *k, struct llane *l, uint32_t kid)
+{
+	struct session *s = l->session;
+	uint8_t *to;
+	int r = llane_watch(k, l);
+
+	if (r == 0)
+		r = session_show(k, s, kid);
+	if (r < 0) {
+		lane_tell_far(k, l, LINK_FAILED);
+		l->state = LANE_OPEN;
+		llane_end(k, l, LANE_END_NOMEM, r, LINK_CODE_NONE);
+		return;
+	}
+	l->state = LANE_OPEN;
+	l->kid = kid;
+	s->n_opened++;
+	to = session_control(k, s, FRAME_HEADER_SIZE);
+	if (!to)
+		return;
+	session_control_done(k, s, frame_put_empty(to, l->number, FRAME_OPENED));
+	llane_event(k, l, 0);
+}
+
+int llane_go(struct linker *k, const struct role_link_go *m, int *fd)
+{
+	struct llane *l = llane_find(k, m->ask);
+
+	if (m->lane_id == 0 || llane_by_id(k, m->lane_id))
+		return -EBADMSG;
+	if (!l || l->state != LANE_ASKED) {
+		tell_closed(k, m->lane_id, LANE_END_CLIENT, -ECONNRESET);
+		return 0;
+	}
+	llane_set_id(k, l, m->lane_id);
+	if (*fd < 0) {
+		lane_tell_far(k, l, LINK_FAILED);
+		l->state = LANE_OPEN;
+		llane_end(k, l, LANE_END_NOMEM, -EMFILE, LINK_CODE_NONE);
+		return 0;
+	}
+	l->fd = take_fd(fd);
+	bucket_init(&l->bucket, m->bytes_per_s, 0, k->now_ns);
+	lane_begin(k, l, m->kid);
+	return 0;
+}
+
+void llane_no(struct linker *k, const struct role_link_no *m)
+{
+	struct llane *l = llane_find(k, m->ask);
+
+	if (!l || l->state != LANE_ASKED)
+		return;
+	open_refuse(k, l->session, l->number, m->code == LINK_CODE_NONE ? LINK_FAILED : m->code, m->why);
+	lane_free(k, l);
+}
+
+void llane_cut(struct linker *k, uint64_t id)
+{
+	struct llane *l = llane_by_id(k, id);
+
+	if (l)
+		llane_end(k, l, LANE_END_CUT, 0, LINK_CUT);
+}
+
+void llane_limit(struct linker *k, const struct role_lane_ref *m)
+{
+	struct llane *l = llane_by_id(k, m->lane_id);
+
+	if (!l)
+		return;
+	bucket_set_rate(&l->bucket, m->bytes_per_s, m->burst_bytes, k->now_ns);
+	lane_dequeue(k, l);
+	if (l->state == LANE_OPEN || l->state == LANE_DRAINING)
+		llane_event(k, l, 0);
+}
