@@ -53,7 +53,7 @@ done
 
 # Everything that is measured: "PEER OP SIZE MODE [OPTIONS]". Those that are compared follow each other.
 cases() {
-	local size peer mode
+	local size peer mode keys
 	for size in 64 1024 4096 65536; do
 		for peer in lane ring unix pipe tcp mq boost libqb; do
 			echo "$peer rtt $size spin"
@@ -66,6 +66,11 @@ cases() {
 		done
 		for peer in lane ring limit; do
 			echo "$peer stream $size spin"
+			[ "$peer" != lane ] || for keys in lane-open lane-off; do
+				echo "$keys rtt $size spin"
+				echo "$keys stream $size spin"
+				[ "$size" = 65536 ] || echo "$keys stream $size spin --batch 64"
+			done
 			echo "$peer stream $size spin --place"
 			[ "$size" != 65536 ] || continue
 			for batch in 8 64; do

@@ -2,6 +2,9 @@
  * Ours: lanes through sealane.h, one end in each process. Three ways to send: one by one (sealane_send), in batches (sealane_stage,
  * sealane_flush), and in place (sealane_reserve, sealane_commit; sealane_peek, sealane_release). And calls (sealane_call).
  *
+ * "lane-open" is the same under one gate (sealane_guard_open()), "lane-off" without memory protection keys; the former is left out
+ * where there are none.
+ *
  * Wake-ups are counted where they are paid for: the program is linked with --wrap for the two calls that wake somebody.
  */
 #include "client/lane.h"
@@ -136,6 +139,32 @@ static void lane_attach(struct ipc_run *run)
 		g_n_wakes = &run->control->n_wakes;
 }
 
+static void need_keys(void)
+{
+	const char *why;
+
+	if (keys_start() < 0 || !sealane_guarded(&why))
+		ipc_skip("lane: no memory protection keys: %s", why);
+}
+
+static void open_open(struct ipc_run *run)
+{
+	need_keys();
+	lane_open(run);
+}
+
+static void open_attach(struct ipc_run *run)
+{
+	lane_attach(run);
+	check(sealane_guard_open(end_of(run)), "sealane_guard_open");
+}
+
+static void off_open(struct ipc_run *run)
+{
+	setenv("SEALANE_KEYS", "off", 1);
+	lane_open(run);
+}
+
 static void lane_loops(const struct ipc_run *run, ipc_loop **client, ipc_loop **server)
 {
 	if (run->op == IPC_CALL) {
@@ -153,5 +182,9 @@ static void lane_loops(const struct ipc_run *run, ipc_loop **client, ipc_loop **
 const struct ipc_peer g_ipc_peers[] = {
 	{ .name = "lane", .mode = { true, true, true }, .can_place = true, .can_batch = true, .can_call = true, .open = lane_open, .attach = lane_attach,
 	  .loops = lane_loops },
+	{ .name = "lane-open", .mode = { true, true, true }, .can_place = true, .can_batch = true, .can_call = true, .open = open_open,
+	  .attach = open_attach, .loops = lane_loops },
+	{ .name = "lane-off", .mode = { true, true, true }, .can_place = true, .can_batch = true, .can_call = true, .open = off_open,
+	  .attach = lane_attach, .loops = lane_loops },
 	{ .name = NULL },
 };

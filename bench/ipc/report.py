@@ -16,6 +16,7 @@ NEAR_BELOW_NS = 200
 MOVED = 1.4
 FOREIGN_MAX = 15
 SIZES = (64, 1024, 4096, 65536)
+OURS = ("lane", "lane-open", "lane-off")  # as it is; under one gate; without memory protection keys
 MODES = ("spin", "adaptive", "block")
 
 
@@ -57,7 +58,7 @@ class Results:
         return [a[n][field] / b[n][field] for n in sorted(a.keys() & b.keys()) if b[n][field] > 0]
 
     def peers(self):
-        order = ["lane", "ring", "limit", "unix", "pipe", "tcp", "mq", "boost", "libqb", "nng", "zmq", "grpc"]
+        order = ["lane", "lane-open", "lane-off", "ring", "limit", "unix", "pipe", "tcp", "mq", "boost", "libqb", "nng", "zmq", "grpc"]
         return [p for p in order if any(k[0] == p for k in self.by)]
 
 
@@ -157,7 +158,7 @@ def fastest_peer(r, group, size):
     best = {}
     for peer in r.peers():
         for batch in (1, 8, 64):
-            for n, row in r.rows(group, peer, "stream", size, "spin", batch=batch).items() if peer not in ("lane", "limit") else ():
+            for n, row in r.rows(group, peer, "stream", size, "spin", batch=batch).items() if peer not in OURS + ("limit",) else ():
                 if n not in best or row["per_s"] > best[n]["per_s"]:
                     best[n] = row
     return best
@@ -178,10 +179,18 @@ def targets_spin(r, t, g):
     t.add(g, "round trip 64 B, spinning, to the bare bounce", [x["p50_ns"] / x["bounce"] for x in lane.values()],
           lambda m: m <= 1.6, times, "<= 1.6 x (aim: 1.25 x)")
     t.add(g, "... to the reference ring", r.ratio("p50_ns", lane, r.rows(g, "ring", "rtt", 64, "spin")), lambda m: m <= 1, times, "<= 1 x")
+    for peer, label in (("lane-open", "under one gate"), ("lane-off", "without keys")):
+        keyless = r.rows(g, peer, "rtt", 64, "spin")
+        if keyless:
+            t.add(g, f"... {label}, to the bare bounce", [x["p50_ns"] / x["bounce"] for x in keyless.values()], lambda m: m <= 1.6, times, "<= 1.6 x")
     rate = lambda m: f"{m / 1e6:.1f} M/s"
     for batch, least in ((64, 70e6), (8, 70e6), (1, 35e6)):
         mine = r.rows(g, "lane", "stream", 64, "spin", batch=batch)
         t.add(g, f"one way 64 B, published by {batch}", [x["per_s"] for x in mine.values()], lambda m: m >= least, rate, f">= {least / 1e6:.0f} M/s")
+        for peer, label in (("lane-open", "under one gate"), ("lane-off", "without keys")):
+            keyless = r.values("per_s", g, peer, "stream", 64, "spin", batch=batch)
+            if keyless:
+                t.add(g, f"... {label}", keyless, lambda m: m >= least, rate, f">= {least / 1e6:.0f} M/s")
         t.add(g, f"... to the bare limit by {batch}", r.ratio("per_s", mine, r.rows(g, "limit", "stream", 64, "spin", batch=batch)),
               lambda m: True, times, "(for comparison)")
     ours, theirs = best_lane(r, g, 4096), fastest_peer(r, g, 4096)

@@ -3,7 +3,9 @@
  * CPU if there are two; nothing of the daemon. The lane is the library's own, with its checks, as an application gets it.
  *
  * First the bare bounce of one cache line between the two CPUs, which is what a round trip cannot be faster than: on a virtual
- * machine it changes with where the hypervisor puts them. bench/ipc.sh is the thorough measurement, with more to compare to.
+ * machine it changes with where the hypervisor puts them. Where the CPU has memory protection keys, the lane is measured as it is, with
+ * the key kept open, and without a key: what the keys cost, and what a batch under one gate saves. bench/ipc.sh is the thorough
+ * measurement, with more to compare to.
  */
 #include "cli/api.h"
 #include "cli/table.h"
@@ -44,6 +46,7 @@ struct bench {
 	int cpu[2]; /* -1: not pinned */
 	enum sealane_wait wait;
 	uint64_t slice_ns; /* of one measurement */
+	bool keys;	   /* there are memory protection keys */
 	const struct bench_path *path;
 	size_t size;
 	int side;
@@ -54,6 +57,7 @@ struct bench {
 
 struct bench_path {
 	const char *name;
+	bool about_keys; /* left out where there are none */
 	int (*open)(struct bench *b);
 	int (*send)(struct bench *b);
 	int (*recv)(struct bench *b);
@@ -74,6 +78,15 @@ static int bench_lane_open(struct bench *b)
 	return lane_pair(b->lanes, SEALANE_MESSAGES, wait, BENCH_RING_LOG2, 0);
 }
 
+static int bench_keyless_open(struct bench *b)
+{
+	static const struct keys_domain none;
+	struct lane_parts parts[2] = { { .kind = SEALANE_MESSAGES, .wait = b->wait, .domain = &none },
+				       { .kind = SEALANE_MESSAGES, .wait = b->wait, .domain = &none } };
+
+	return lane_pair_parts(b->lanes, parts, BENCH_RING_LOG2);
+}
+
 static int bench_lane_send(struct bench *b)
 {
 	return sealane_send(b->lanes[b->side], b->buf, b->size, SEALANE_FOREVER);
@@ -87,6 +100,20 @@ static int bench_lane_recv(struct bench *b)
 static void bench_lane_keep(struct bench *b)
 {
 	lane_drop(b->lanes[!b->side]);
+}
+
+/* From here to the end, in each process. */
+static void bench_gated_keep(struct bench *b)
+{
+	bench_lane_keep(b);
+	if (sealane_guard_open(b->lanes[b->side]) < 0)
+		fprintf(stderr, "sealane bench: the key stays as it is: %s\n", sealane_last_error());
+}
+
+static void bench_gated_close(struct bench *b)
+{
+	sealane_guard_close(b->lanes[b->side]);
+	sealane_close(b->lanes[b->side]);
 }
 
 static void bench_lane_close(struct bench *b)
@@ -155,9 +182,11 @@ static void bench_socket_close(struct bench *b)
 }
 
 static const struct bench_path g_paths[] = {
-	{ "lane", bench_lane_open, bench_lane_send, bench_lane_recv, bench_lane_keep, bench_lane_close },
-	{ "unix", bench_unix_open, bench_socket_send, bench_socket_recv, bench_socket_keep, bench_socket_close },
-	{ "tcp", bench_tcp_open, bench_socket_send, bench_socket_recv, bench_socket_keep, bench_socket_close },
+	{ "lane", false, bench_lane_open, bench_lane_send, bench_lane_recv, bench_lane_keep, bench_lane_close },
+	{ "lane, key kept open", true, bench_lane_open, bench_lane_send, bench_lane_recv, bench_gated_keep, bench_gated_close },
+	{ "lane, no key", true, bench_keyless_open, bench_lane_send, bench_lane_recv, bench_lane_keep, bench_lane_close },
+	{ "unix", false, bench_unix_open, bench_socket_send, bench_socket_recv, bench_socket_keep, bench_socket_close },
+	{ "tcp", false, bench_tcp_open, bench_socket_send, bench_socket_recv, bench_socket_keep, bench_socket_close },
 };
 
 /* --- the two processes --------------------------------------------------------------------------------------------------------- */
@@ -380,6 +409,8 @@ static int bench_all(struct bench *b, struct table *t, json_t *rows)
 			int r;
 
 			b->path = &g_paths[p];
+			if (b->path->about_keys && !b->keys)
+				continue;
 			b->size = sizes[s];
 			r = bench_one(b, bench_work_echo, bench_rtt, &result);
 			if (r >= 0)
@@ -460,7 +491,8 @@ int verb_bench(struct cli *c, int argc, char **argv)
 	if (seconds < 0.1 || seconds > 3600)
 		return cli_usage(c, "--time: between 100ms and 1h");
 	b.wait = wait[0] == 's' ? SEALANE_WAIT_SPIN : wait[0] == 'b' ? SEALANE_WAIT_BLOCK : SEALANE_WAIT_ADAPTIVE;
-	b.slice_ns = (uint64_t)(seconds * 1e9 / 1.2 / 12); /* three paths, two sizes, two measurements; a fifth is for warming up */
+	b.keys = keys_start() == 0 && sealane_guarded(NULL);
+	b.slice_ns = (uint64_t)(seconds * 1e9 / 1.2 / 4 / (b.keys ? 5 : 3)); /* paths; two sizes, two measurements; a fifth is for warming up */
 	b.shared = mmap(NULL, sizeof(*b.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (b.shared == MAP_FAILED)
 		return cli_error(c, "memory for the samples: %s", strerror(errno));
