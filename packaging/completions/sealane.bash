@@ -35,8 +35,8 @@ _sealane() {
 	--wait) words="adaptive spin block" ;;
 	*)
 		case $verb in
-		'') words="status ls explain intention run enrol unenrol drain reload logs top doctor bench cdi hook help version --json --socket --help --version" ;;
-		ls) words="workloads services intentions lanes sockets --json" ;;
+		'') words="status ls explain intention run enrol unenrol drain reload logs top doctor bench ca join cdi hook help version --json --socket --help --version" ;;
+		ls) words="workloads services intentions lanes sockets certificates --json" ;;
 		explain) words="$(_sealane_names services) --json" ;;
 		intention)
 			for ((i++; i < COMP_CWORD; i++)); do
@@ -64,9 +64,11 @@ _sealane() {
 		logs) words="-f -n --json" ;;
 		top) words="-n -d --json" ;;
 		bench) words="--wait --time --json" ;;
+		ca) words="init token ls grant ungrant revoke unrevoke --service --for --address --json" ;;
+		join) words="--again --json" ;;
 		cdi) words="--dir" ;;
 		hook) words="createRuntime poststop --workload" ;;
-		help) words="status ls explain intention run enrol unenrol drain reload logs top doctor bench cdi hook" ;;
+		help) words="status ls explain intention run enrol unenrol drain reload logs top doctor bench ca join cdi hook" ;;
 		*) words="--json" ;;
 		esac ;;
 	esac

@@ -4,7 +4,7 @@ function __sealane_names
     sealane --json ls $argv[1] 2>/dev/null | sed 's/"name"/\n&/g' | sed -n 's/^"name": *"\([^"]*\)".*/\1/p' | sort -u
 end
 
-set -l verbs status ls explain intention run enrol unenrol drain reload logs top doctor bench cdi hook help
+set -l verbs status ls explain intention run enrol unenrol drain reload logs top doctor bench ca join cdi hook help
 complete -c sealane -f
 complete -c sealane -l json -d "the daemon's answer as it is"
 complete -c sealane -l socket -r -F -d "admin socket"
@@ -23,11 +23,13 @@ complete -c sealane -n __fish_use_subcommand -a logs -d "the last events"
 complete -c sealane -n __fish_use_subcommand -a top -d "who sends how much, live"
 complete -c sealane -n __fish_use_subcommand -a doctor -d "what this machine gives sealane"
 complete -c sealane -n __fish_use_subcommand -a bench -d "a lane beside a Unix socket and TCP"
+complete -c sealane -n __fish_use_subcommand -a ca -d "the authority that gives certificates"
+complete -c sealane -n __fish_use_subcommand -a join -d "join an authority"
 complete -c sealane -n __fish_use_subcommand -a cdi -d "print the CDI file"
 complete -c sealane -n __fish_use_subcommand -a hook -d "the OCI hook"
 complete -c sealane -n __fish_use_subcommand -a help -d "help on a verb"
 complete -c sealane -n "__fish_seen_subcommand_from help" -a "$verbs"
-complete -c sealane -n "__fish_seen_subcommand_from ls" -a "workloads services intentions lanes sockets"
+complete -c sealane -n "__fish_seen_subcommand_from ls" -a "workloads services intentions lanes sockets certificates"
 complete -c sealane -n "__fish_seen_subcommand_from explain" -a "(__sealane_names services)"
 complete -c sealane -n "__fish_seen_subcommand_from intention; and not __fish_seen_subcommand_from allow deny rm" -a "allow deny rm"
 complete -c sealane -n "__fish_seen_subcommand_from allow deny rm" -a "(__sealane_names services)"
@@ -51,6 +53,11 @@ complete -c sealane -n "__fish_seen_subcommand_from logs" -s f -l follow -d "als
 complete -c sealane -n "__fish_seen_subcommand_from logs" -x -s n -l lines -d "how many"
 complete -c sealane -n "__fish_seen_subcommand_from top" -x -s n -l rounds -d "stop after"
 complete -c sealane -n "__fish_seen_subcommand_from top" -x -s d -l delay -d "time between rounds"
+complete -c sealane -n "__fish_seen_subcommand_from ca; and not __fish_seen_subcommand_from init token ls grant ungrant revoke unrevoke" -a "init token ls grant ungrant revoke unrevoke"
+complete -c sealane -n "__fish_seen_subcommand_from token" -x -l service -a "(__sealane_names services)" -d "the host may speak for"
+complete -c sealane -n "__fish_seen_subcommand_from token" -x -l for -d "how long it is good"
+complete -c sealane -n "__fish_seen_subcommand_from token" -x -l address -d "where this host is reached"
+complete -c sealane -n "__fish_seen_subcommand_from join" -l again -d "also if joined already"
 complete -c sealane -n "__fish_seen_subcommand_from cdi" -r -l dir -a "(__fish_complete_directories)" -d "directory"
 complete -c sealane -n "__fish_seen_subcommand_from bench" -x -l wait -a "adaptive spin block" -d "how the lane's ends wait"
 complete -c sealane -n "__fish_seen_subcommand_from bench" -x -l time -d "for all of it"

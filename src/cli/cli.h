@@ -46,10 +46,16 @@ struct cli_verb {
 enum opt_kind {
 	OPT_FLAG,     /* bool: set to true */
 	OPT_STRING,   /* const char * */
+	OPT_LIST,     /* struct opt_list: may be given more than once */
 	OPT_BYTES,    /* uint64_t: unit_parse_bytes() */
 	OPT_COUNT,    /* uint32_t, at least 1 */
 	OPT_COUNT_0,  /* uint32_t */
 	OPT_DURATION, /* double, seconds: unit_parse_duration() */
+};
+
+struct opt_list {
+	const char *items[64];
+	size_t n;
 };
 
 struct opt {
@@ -101,5 +107,7 @@ int verb_top(struct cli *c, int argc, char **argv);
 int verb_cdi(struct cli *c, int argc, char **argv);
 int verb_hook(struct cli *c, int argc, char **argv);
 int verb_bench(struct cli *c, int argc, char **argv);
+int verb_ca(struct cli *c, int argc, char **argv);
+int verb_join(struct cli *c, int argc, char **argv);
 
 #endif

@@ -6,7 +6,7 @@
 
 static const struct cli_verb g_verbs[] = {
 	{ "status", verb_status, "status", "The daemon at a glance", "" },
-	{ "ls", verb_ls, "ls workloads|services|intentions|lanes|sockets", "List what the daemon knows", "", "workloads|services|intentions|lanes|sockets" },
+	{ "ls", verb_ls, "ls workloads|services|intentions|lanes|sockets|certificates", "List what the daemon knows", "", "workloads|services|intentions|lanes|sockets|certificates" },
 	{ "explain", verb_explain, "explain SOURCE DESTINATION",
 	  "Which intention decides for a pair of services, which way a lane takes, and why",
 	  "Exits 0 when the pair is allowed and 1 when it is denied.\n", "SOURCE DESTINATION" },
@@ -47,6 +47,23 @@ static const struct cli_verb g_verbs[] = {
 	  "  --wait  how the lane's two ends wait (default: adaptive)\n"
 	  "  --time  for all of it: 10s, 500ms (default: 2s)\n"
 	  "Two processes, each on a CPU of its own if there are two. No daemon is needed.\n" },
+	{ "ca", verb_ca,
+	  "ca init\n"
+	  "ca token HOST [--service NAME ...] [--for TIME] [--address ADDRESS:PORT]\n"
+	  "ca ls\n"
+	  "ca grant HOST SERVICE\n"
+	  "ca ungrant HOST SERVICE\n"
+	  "ca revoke host/NAME|SERVICE|SERVICE@HOST|SERIAL\n"
+	  "ca unrevoke host/NAME|SERVICE|SERVICE@HOST|SERIAL",
+	  "The authority that gives hosts and services their certificates",
+	  "  --service NAME       the host may have certificates for it: NAME, NAMESPACE/NAME, NAMESPACE/* or *; may be repeated\n"
+	  "  --for TIME           how long the token is good: 10m (default), 2h, 1d\n"
+	  "  --address            where this host is reached; without it as configured\n"
+	  "init makes this host the authority. token lets one host join once; it is printed here and kept nowhere.\n",
+	  "init|token|ls|grant|ungrant|revoke|unrevoke" },
+	{ "join", verb_join, "join TOKEN [--again]", "Join the authority that made the token; this host gets certificates from then on",
+	  "  --again  also if this host has joined already: with another authority, or anew\n"
+	  "TOKEN is what `sealane ca token` printed on the authority; - reads it from standard input.\n", "TOKEN" },
 	{ "cdi", verb_cdi, "cdi [--dir DIR]", "Print the CDI file that container engines read (default DIR: /run/cdi)", "" },
 	{ "hook", verb_hook, "hook createRuntime|poststop [--workload NAME]",
 	  "The OCI hook: enrol a container that an engine is starting (its state comes on standard input)", "", "createRuntime|poststop" },

@@ -20,6 +20,14 @@ static void opt_complain(const struct cli *c, const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
+static int opt_append(struct opt_list *l, const char *value)
+{
+	if (l->n == ARRAY_SIZE(l->items))
+		return -EINVAL;
+	l->items[l->n++] = value;
+	return 0;
+}
+
 /* @typed: the option as it stands on the command line, without its value. */
 static int opt_store(const struct cli *c, const struct opt *o, const char *typed, int typed_len, const char *value)
 {
@@ -31,6 +39,9 @@ static int opt_store(const struct cli *c, const struct opt *o, const char *typed
 		break;
 	case OPT_STRING:
 		*(const char **)o->to = value;
+		break;
+	case OPT_LIST:
+		r = opt_append(o->to, value);
 		break;
 	case OPT_BYTES:
 		r = unit_parse_bytes(o->to, value);
@@ -48,6 +59,7 @@ static int opt_store(const struct cli *c, const struct opt *o, const char *typed
 	}
 	if (r < 0) {
 		static const char *const expected[] = {
+			[OPT_LIST] = "no more of them",
 			[OPT_BYTES] = "a size like 4096, 10mb or 1.5g",
 			[OPT_COUNT] = "a whole number of at least 1",
 			[OPT_COUNT_0] = "a whole number",

@@ -119,6 +119,15 @@ static void ls_row_socket(struct table *t, const json_t *o)
 		  api_str(o, "route"), ls_number(allowed, o, "allowed"), ls_number(denied, o, "denied"), api_str(o, "why"));
 }
 
+static void ls_row_certificate(struct table *t, const json_t *o)
+{
+	char until[UNIT_TEXT_SIZE];
+	const char *why = api_str(o, "why");
+
+	table_add(t, api_str(o, "spiffe_id"), api_str(o, "serial"), api_has(o, "not_after") ? unit_format_time(until, api_i64(o, "not_after")) : NULL,
+		  api_str(o, "state"), why && why[0] ? why : NULL);
+}
+
 static const struct list g_lists[] = {
 	{ "workloads", "/v1/workloads", "workloads", "no workload is configured or enrolled",
 	  { "NAME", "STATE", "SPEAKS AS", "ENROLLED BY", ">LANES", ">ALLOWED", ">DENIED", ">CUT", "CGROUP", NULL }, ls_row_workload },
@@ -131,6 +140,8 @@ static const struct list g_lists[] = {
 	  { "ID", "PATH", "CLIENT", "AS", ">PID", "SERVER", "AS", ">PID", ">UP", ">DOWN", ">AGE", NULL }, ls_row_lane },
 	{ "sockets", "/v1/upstreams", "upstreams", "no workload has a socket file",
 	  { "WORKLOAD", "SOCKET", "MODE", "FROM", "TO", "ROUTE", ">ALLOWED", ">DENIED", "WHY", NULL }, ls_row_socket },
+	{ "certificates", "/v1/certificates", "certificates", "this host needs no certificate",
+	  { "SPIFFE ID", "SERIAL", "UNTIL", "STATE", "WHY", NULL }, ls_row_certificate },
 };
 
 static const struct list *ls_find(const char *name)
