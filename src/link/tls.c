@@ -582,6 +582,7 @@ void tls_free(struct tls *t)
 	revoked_free(&t->revoked);
 	free_trust(t);
 	BIO_meth_free(t->bio);
+	link_gcm_unload(t->lib);
 	OSSL_LIB_CTX_free(t->lib);
 	free(t);
 }
