@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 /* What a broken start ends with, so that the warden tells it from a crash (sysexits.h: EX_CONFIG). */
@@ -748,6 +749,8 @@ static const struct isolate_call g_broker_calls[] = {
 	/* the admin socket's connections, and who is at their other end */
 	{ .name = "accept4" }, { .name = "accept" }, { .name = "getsockname" }, { .name = "getpeername" },
 	{ .name = "ioctl" }, { .name = "uname" }, { .name = "memfd_create" }, { .name = "sysinfo" },
+	/* a linker's channel to the signer */
+	{ .name = "socketpair", .arg = 1, .arg_value = AF_UNIX },
 	/* SQLite in the state directory (Landlock leaves nothing else to open) */
 	{ .name = "openat" }, { .name = "open" }, { .name = "stat" }, { .name = "lstat" }, { .name = "access" },
 	{ .name = "faccessat" }, { .name = "faccessat2" }, { .name = "pread64" }, { .name = "pwrite64" },

@@ -62,7 +62,7 @@ int ca_text_fd(const char *text, size_t size)
 {
 	AUTO_FD fd = memfd_create("sealane-text", MFD_CLOEXEC);
 
-	if (fd < 0 || write(fd, text, size) != (ssize_t)size || lseek(fd, 0, SEEK_SET) < 0)
+	if (fd < 0 || pwrite(fd, text, size, 0) != (ssize_t)size) /* so that it is read from its start */
 		return -1;
 	return take_fd(&fd);
 }
