@@ -28,7 +28,7 @@ except ImportError:
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
-UNDOCUMENTED = ["/", "/v1", "/v1/", "/v2/status", "/v1/config", "/v1/pairs", "/v1/hosts", "/v1/doctor", "/v1/debug", "/debug", "/healthz", "/status"]
+UNDOCUMENTED = ["/", "/v1", "/v1/", "/v2/status", "/v1/config", "/v1/pairs", "/v1/nothing", "/v1/doctor", "/v1/debug", "/debug", "/healthz", "/status"]
 
 
 class UnixConnection(http.client.HTTPConnection):

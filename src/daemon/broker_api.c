@@ -350,6 +350,26 @@ static void get_lanes(struct call *c)
 	broker_refresh_lanes(c->b, done_lanes, c);
 }
 
+static void done_links(void *arg, int error, const char *why)
+{
+	struct call *c = arg;
+
+	if (error)
+		call_error(c, error, why);
+	else
+		call_json(c, view_links(c->b));
+}
+
+static void get_links(struct call *c)
+{
+	broker_refresh_lanes(c->b, done_links, c);
+}
+
+static void get_hosts(struct call *c)
+{
+	call_json(c, view_hosts(c->b));
+}
+
 static void get_explain(struct call *c)
 {
 	char source[2 * LIMIT_SERVICE_SIZE], destination[2 * LIMIT_SERVICE_SIZE];
@@ -854,6 +874,8 @@ static const struct endpoint endpoints[] = {
 	  "GET, POST, DELETE" },
 	{ "/v1/upstreams", { [API_GET] = get_upstreams }, "GET" },
 	{ "/v1/lanes", { [API_GET] = get_lanes }, "GET" },
+	{ "/v1/hosts", { [API_GET] = get_hosts }, "GET" },
+	{ "/v1/links", { [API_GET] = get_links }, "GET" },
 	{ "/v1/explain", { [API_GET] = get_explain }, "GET" },
 	{ "/v1/certificates", { [API_GET] = get_certificates }, "GET" },
 	{ "/v1/ca", { [API_GET] = get_ca, [API_POST] = post_ca }, "GET, POST" },

@@ -53,8 +53,8 @@ static void host_metrics(FILE *f, const struct broker *b)
 	fprintf(f, "sealane_build_info{version=\"%s\"} 1\n", SEALANE_VERSION);
 	single(f, "sealane_start_time_seconds", "gauge", "When the daemon started, seconds since 1970.", b->started_unix_s);
 	family(f, "sealane_lanes_open", "gauge", "Lanes that are open, by the way their bytes take.");
-	fprintf(f, "sealane_lanes_open{path=\"relay\"} %zu\nsealane_lanes_open{path=\"direct\"} %zu\nsealane_lanes_open{path=\"shm\"} %zu\n",
-		n.lanes_relay, n.lanes_direct, n.lanes_shm);
+	fprintf(f, "sealane_lanes_open{path=\"relay\"} %zu\nsealane_lanes_open{path=\"direct\"} %zu\nsealane_lanes_open{path=\"shm\"} %zu\nsealane_lanes_open{path=\"link\"} %zu\n",
+		n.lanes_relay, n.lanes_direct, n.lanes_shm, n.lanes_link[0] + n.lanes_link[1]);
 	single(f, "sealane_lanes_opened_total", "counter", "Lanes that were granted.", c->lanes_opened);
 	single(f, "sealane_lanes_denied_total", "counter", "Connections that no intention allows or a limit forbids.",
 	       c->lanes_denied);
@@ -209,6 +209,16 @@ static void certificate_metrics(FILE *f, const struct broker *b)
 		fprintf(f, "sealane_certificate_failures_total{reason=\"%s\"} %" PRIu64 "\n", ca_failure_name(i), failures[i]);
 }
 
+void metrics_family(FILE *f, const char *name, const char *type, const char *help)
+{
+	family(f, name, type, help);
+}
+
+void metrics_label(FILE *f, const char *name, const char *value)
+{
+	label(f, name, value);
+}
+
 int metrics_format(const struct broker *b, char **ret_text, size_t *ret_size)
 {
 	char *out = NULL;
@@ -223,6 +233,7 @@ int metrics_format(const struct broker *b, char **ret_text, size_t *ret_size)
 	upstream_family(f, b, "sealane_upstream_allowed_total", "Connections through a socket file that were allowed.", false);
 	upstream_family(f, b, "sealane_upstream_denied_total", "Connections through a socket file that were denied.", true);
 	service_metrics(f, b);
+	metrics_links(f, b);
 	certificate_metrics(f, b);
 	failed = ferror(f);
 	if (fclose(f) != 0 || failed) {

@@ -87,10 +87,33 @@ static struct route_choice choose_without_upstream(struct broker *b, const struc
 						   const struct service_name *destination, const struct service *s)
 {
 	const struct intention *i = policy_decide(b->policy, source, destination, unix_now_s());
+	const struct workload *w = s ? model_workload(b, s->wid) : NULL;
 	struct route_facts facts = { .server_known = s && s->offered, .server_up = s && s->up,
-				     .linkable = s && s->linkable, .direct_disabled = b->config->direct == CONFIG_DIRECT_OFF };
+				     .linkable = s && s->linkable, .direct_disabled = b->config->direct == CONFIG_DIRECT_OFF,
+				     .server_draining = w && w->draining, .elsewhere = link_elsewhere(b, destination) };
 
 	return route_choose(i, &facts);
+}
+
+/* The hosts that have it up, "b, c", as far as there is room. */
+static void name_hosts(struct broker *b, const struct service_name *destination, char *buf, size_t size)
+{
+	size_t used = 0;
+	uint32_t lanes;
+
+	buf[0] = '\0';
+	for (const struct link_host *h = b->hosts; h && used < size; h = h->hh.next)
+		if (link_host_has(h, destination, &lanes) == ELSEWHERE_UP)
+			used += (size_t)snprintf(buf + used, size - used, "%s%s", used ? ", " : "", h->name);
+}
+
+static void explain_link(struct broker *b, const struct service_name *source, const struct service_name *destination,
+			 struct broker_explanation *e)
+{
+	if (e->choice.route != ROUTE_LINK)
+		return;
+	name_hosts(b, destination, e->hosts, sizeof(e->hosts));
+	e->lacks = carry_lacks(b, source, destination);
 }
 
 struct broker_explanation broker_explain(struct broker *b, const struct service_name *source,
@@ -109,8 +132,10 @@ struct broker_explanation broker_explain(struct broker *b, const struct service_
 			continue;
 		e.lid = u->lid;
 		e.choice = model_choose(b, u);
+		explain_link(b, source, destination, &e);
 		return e;
 	}
 	e.choice = choose_without_upstream(b, source, destination, s);
+	explain_link(b, source, destination, &e);
 	return e;
 }

@@ -33,6 +33,11 @@ static json_t *text(const char *s)
 	return json_string(copy);
 }
 
+json_t *view_text(const char *s)
+{
+	return text(s);
+}
+
 /* null for what is not there, so that "" never stands for "unknown" */
 static json_t *text_or_null(const char *s)
 {
@@ -490,6 +495,14 @@ static uint32_t open_lanes_of(const struct broker *b, const struct service_name 
 	return 0;
 }
 
+/* Which hosts have it, and what keeps a lane from going there now. */
+static json_t *view_explained_link(const struct broker_explanation *e)
+{
+	if (e->choice.route != ROUTE_LINK)
+		return json_null();
+	return json_pack("{s:o,s:o}", "hosts", text_or_null(e->hosts), "lacks", text_or_null(e->lacks));
+}
+
 json_t *view_explain(struct broker *b, const struct service_name *source, const struct service_name *destination,
 		     int64_t now_unix_s)
 {
@@ -499,11 +512,11 @@ json_t *view_explain(struct broker *b, const struct service_name *source, const 
 	const struct workload *w = s ? workload_at(b, s->wid) : NULL;
 	const struct upstream *u = e.lid < b->n_upstreams && !b->upstreams[e.lid].removed ? &b->upstreams[e.lid] : NULL;
 
-	return json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:{s:b,s:o},s:o,s:s,s:s,s:{s:o},s:o,s:o,s:o,s:o}", "source", service_text(source),
+	return json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:{s:b,s:o},s:o,s:o,s:s,s:s,s:{s:o},s:o,s:o,s:o,s:o}", "source", service_text(source),
 			 "destination", service_text(destination), "source_spiffe_id", spiffe_text(b, source),
 			 "destination_spiffe_id", spiffe_text(b, destination), "decision",
 			 i && i->action == INTENTION_ALLOW ? "allow" : "deny", "route", route_name(e.choice.route), "why",
-			 e.choice.why ? e.choice.why : "", "library", "allowed", e.library, "why", text(e.library_why), "intention", view_intention(b, i, now_unix_s), "identity",
+			 e.choice.why ? e.choice.why : "", "library", "allowed", e.library, "why", text(e.library_why), "link", view_explained_link(&e), "intention", view_intention(b, i, now_unix_s), "identity",
 			 e.identity ? e.identity : "", "guard", e.guard ? e.guard : "", "in_use", "open_lanes",
 			 number(open_lanes_of(b, source, destination)), "upstream",
 			 u ? view_upstream(b, u, now_unix_s) : json_null(), "service", s ? view_service(b, s) : json_null(),

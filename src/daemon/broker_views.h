@@ -19,8 +19,14 @@ json_t *view_intentions(const struct broker *b, int64_t now_unix_s);
 json_t *view_upstreams(const struct broker *b, int64_t now_unix_s);
 /* view_lanes() - those that broker_each_lane() tells: call broker_refresh_lanes() before. */
 json_t *view_lanes(struct broker *b);
+/* view_hosts(), view_links() - other hosts and the sessions with them (broker_link_views.c); the numbers as of broker_refresh_lanes(). */
+json_t *view_hosts(const struct broker *b);
+json_t *view_links(const struct broker *b);
 json_t *view_explain(struct broker *b, const struct service_name *source, const struct service_name *destination,
 		     int64_t now_unix_s);
+
+/* view_text() - any text as JSON: what is not UTF-8 is shown with question marks. */
+json_t *view_text(const char *s);
 
 /* view_find_workload() - by name, NULL if there is none (or none any more). */
 const struct workload *view_find_workload(const struct broker *b, const char *name);

@@ -144,6 +144,62 @@ static void fill_lanes(struct fake_broker *f)
 	b->n_direct_lanes = ARRAY_SIZE(f->direct_lanes);
 }
 
+static void fill_link_lanes(struct fake_broker *f)
+{
+	f->link_lanes[0] = (struct lane){ .id = 15, .path = LANE_PATH_LINK, .wid = 1, .lid = ROLE_NO_ID, .sid = ROLE_NO_ID,
+					  .source = name_of("web"), .destination = name_of("far"), .client_pid = 15,
+					  .opened_unix_s = 1700000002, .bytes_up = 50, .bytes_down = 60, .pair = &f->pair, .link = { .hid = 1 } };
+	f->link_lanes[1] = (struct lane){ .id = 16, .path = LANE_PATH_LINK, .wid = ROLE_NO_ID, .lid = ROLE_NO_ID, .source = name_of("far"),
+					  .destination = name_of("redis"), .server_pid = 14, .opened_unix_s = 1700000003, .pair = &f->pair,
+					  .link = { .inbound = true, .hid = ROLE_NO_ID } };
+	copy(f->link_lanes[1].link.peer, LIMIT_ADDRESS_SIZE, "10.0.0.9:40123");
+	for (size_t i = 0; i < ARRAY_SIZE(f->link_lanes); i++)
+		HASH_ADD(hh, f->b.lanes, id, sizeof(f->link_lanes[i].id), &f->link_lanes[i]);
+}
+
+static void fill_hosts(struct fake_broker *f)
+{
+	struct link_host *h = f->hosts;
+
+	f->offers[0] = (struct announced){ .service = name_of("far"), .up = true, .lanes = 3 };
+	f->offers[1] = (struct announced){ .service = name_of("other") };
+	h[0] = (struct link_host){ .hid = 1, .state = LINK_HOST_UP, .since_unix_s = 1700000000, .announced = true, .offers = f->offers,
+				   .n_offers = ARRAY_SIZE(f->offers), .n_lanes = 1 };
+	copy(h[0].name, sizeof(h[0].name), "b");
+	copy(h[0].address, sizeof(h[0].address), "10.0.0.2:7443");
+	copy(h[0].addresses[LINK_FROM_CONFIG], LIMIT_ADDRESS_SIZE, "10.0.0.2:7443");
+	h[1] = (struct link_host){ .hid = 2, .state = LINK_HOST_DOWN, .reason = SESSION_UNTRUSTED, .since_unix_s = 1700000001 };
+	copy(h[1].name, sizeof(h[1].name), "c");
+	copy(h[1].address, sizeof(h[1].address), "[fd00::3]:7443");
+	copy(h[1].why, sizeof(h[1].why), "not UTF-8: \xff \"quoted\"");
+	for (size_t i = 0; i < ARRAY_SIZE(f->hosts); i++)
+		HASH_ADD_INT(f->b.hosts, hid, &h[i]);
+	copy(f->b.host, sizeof(f->b.host), "a");
+}
+
+static void fill_sessions(struct fake_broker *f)
+{
+	struct link_session *s = f->sessions;
+
+	s[0] = (struct link_session){ .key = 1, .hid = 1, .up_unix_s = 1700000000, .between = &f->peer,
+				      .stats = { .n_lanes = 1, .bytes_in = 1000, .bytes_out = 2000, .n_opened = 5, .rtt_us = 137 } };
+	copy(s[0].local, sizeof(s[0].local), "spiffe://example.org/ns/default/svc/web");
+	copy(s[0].peer, sizeof(s[0].peer), "spiffe://example.org/host/b");
+	copy(s[0].address, sizeof(s[0].address), "10.0.0.2:7443");
+	copy(s[0].cipher, sizeof(s[0].cipher), "TLS_AES_128_GCM_SHA256");
+	s[1] = (struct link_session){ .key = 2, .hid = ROLE_NO_ID, .inbound = true, .resumed = true, .up_unix_s = 1700000001 };
+	copy(s[1].local, sizeof(s[1].local), "spiffe://example.org/host/a");
+	copy(s[1].peer, sizeof(s[1].peer), "spiffe://example.org/ns/default/svc/far");
+	copy(s[1].address, sizeof(s[1].address), "10.0.0.9:40123");
+	for (size_t i = 0; i < ARRAY_SIZE(f->sessions); i++)
+		HASH_ADD(hh, f->b.sessions, key, sizeof(s[i].key), &s[i]);
+	f->peer = (struct link_peer){ .n_sessions = 1, .bytes_in = 10, .bytes_out = 20 };
+	copy(f->peer.key.local, sizeof(f->peer.key.local), s[0].local);
+	copy(f->peer.key.peer, sizeof(f->peer.key.peer), s[0].peer);
+	HASH_ADD(hh, f->b.link_peers, key, sizeof(f->peer.key), &f->peer);
+	f->b.link = (struct link_counters){ .sessions_up = 3, .refused = { [SESSION_EXPIRED] = 2 }, .ended = { [SESSION_OK] = 1 } };
+}
+
 struct fake_broker *fake_new(struct event_base *base)
 {
 	struct config_source source = { "fake.conf", config_text, sizeof(config_text) - 1 };
@@ -169,6 +225,9 @@ struct fake_broker *fake_new(struct event_base *base)
 	fill_services(f);
 	fill_upstreams(f);
 	fill_lanes(f);
+	fill_link_lanes(f);
+	fill_hosts(f);
+	fill_sessions(f);
 	return f;
 }
 
@@ -177,6 +236,9 @@ void fake_free(struct fake_broker *f)
 	fake_release(f);
 	HASH_CLEAR(hh, f->b.lanes);
 	HASH_CLEAR(hh, f->b.pairs);
+	HASH_CLEAR(hh, f->b.hosts);
+	HASH_CLEAR(hh, f->b.sessions);
+	HASH_CLEAR(hh, f->b.link_peers);
 	policy_free(f->b.policy);
 	config_free(f->b.config);
 	free(f);

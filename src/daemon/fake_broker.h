@@ -6,6 +6,7 @@
 #define DAEMON_FAKE_BROKER_H
 
 #include "daemon/broker.h"
+#include "daemon/broker_link.h"
 
 struct fake_pending {
 	broker_done_fn done;
@@ -29,7 +30,11 @@ struct fake_broker {
 	bool drain_on;
 	unsigned n_set, n_removed, n_enrolled, n_unenrolled, n_drained, n_reloads, n_refreshed;
 
-	struct lane relay_lane, shm_lane, direct_lanes[2];
+	struct lane relay_lane, shm_lane, link_lanes[2], direct_lanes[2];
+	struct link_host hosts[2];
+	struct announced offers[2];
+	struct link_session sessions[2];
+	struct link_peer peer;
 	struct pair pair;
 	struct workload workloads[4];
 	struct service services[4];

@@ -213,7 +213,7 @@ static void test_lists(void **state)
 	static const struct {
 		const char *name;
 		size_t n;
-	} lists[] = { { "workloads", 3 }, { "services", 3 }, { "intentions", 5 }, { "upstreams", 3 }, { "lanes", 4 } };
+	} lists[] = { { "workloads", 3 }, { "services", 3 }, { "intentions", 5 }, { "upstreams", 3 }, { "lanes", 6 }, { "hosts", 2 }, { "links", 2 } };
 	struct test *t = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
@@ -224,7 +224,39 @@ static void test_lists(void **state)
 		assert_int_equal(r.status, 200);
 		assert_int_equal(json_array_size(json_object_get(r.json, lists[i].name)), lists[i].n);
 	}
-	assert_int_equal(t->f->n_refreshed, 1);
+	assert_int_equal(t->f->n_refreshed, 2); /* lanes and links are counted for the answer */
+}
+
+static void test_other_hosts(void **state)
+{
+	AUTO_REPLY hosts = ask(*state, "GET", "/v1/hosts", NULL);
+	AUTO_REPLY links = ask(*state, "GET", "/v1/links", NULL);
+	AUTO_REPLY lanes = ask(*state, "GET", "/v1/lanes", NULL);
+	const char *own, *name, *service, *said_by, *state_b, *reason, *peer, *path;
+	json_int_t lanes_there, rtt;
+	json_t *host, *link;
+
+	host = json_array_get(json_object_get(hosts.json, "hosts"), 0);
+	assert_int_equal(json_unpack(hosts.json, "{s:s}", "name", &own), 0);
+	assert_string_equal(own, "a");
+	assert_int_equal(json_unpack(host, "{s:s,s:s,s:s}", "name", &name, "state", &state_b, "services_said_by", &said_by), 0);
+	assert_string_equal(name, "b");
+	assert_string_equal(state_b, "up");
+	assert_string_equal(said_by, "host");
+	assert_int_equal(json_unpack(json_array_get(json_object_get(host, "services"), 0), "{s:s,s:I}", "name", &service, "lanes", &lanes_there), 0);
+	assert_string_equal(service, "default/far");
+	assert_int_equal(lanes_there, 3);
+	host = json_array_get(json_object_get(hosts.json, "hosts"), 1);
+	assert_int_equal(json_unpack(host, "{s:s}", "reason", &reason), 0);
+	assert_string_equal(reason, "untrusted");
+	link = json_array_get(json_object_get(links.json, "links"), 0);
+	assert_int_equal(json_unpack(link, "{s:s,s:I}", "peer_id", &peer, "rtt_us", &rtt), 0);
+	assert_string_equal(peer, "spiffe://example.org/host/b");
+	assert_int_equal(rtt, 137);
+	assert_int_equal(json_unpack(json_array_get(json_object_get(lanes.json, "lanes"), 2), "{s:s}", "path", &path), 0);
+	assert_string_equal(path, "link:b");
+	assert_int_equal(json_unpack(json_array_get(json_object_get(lanes.json, "lanes"), 3), "{s:s}", "path", &path), 0);
+	assert_string_equal(path, "link:10.0.0.9:40123");
 }
 
 static void test_status(void **state)
@@ -783,7 +815,7 @@ static void test_events_ring(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ADMIN_TEST(test_status), ADMIN_TEST(test_lists), ADMIN_TEST(test_workload), ADMIN_TEST(test_intentions),
+		ADMIN_TEST(test_status), ADMIN_TEST(test_lists), ADMIN_TEST(test_other_hosts), ADMIN_TEST(test_workload), ADMIN_TEST(test_intentions),
 		ADMIN_TEST(test_explain), ADMIN_TEST(test_metrics_and_openapi), ADMIN_TEST(test_wrong_requests),
 		ADMIN_TEST(test_body_far_too_large), ADMIN_TEST(test_broken_http), ADMIN_TEST(test_keep_alive),
 		ADMIN_TEST(test_intention_set), ADMIN_TEST(test_intention_wrong), ADMIN_TEST(test_intention_remove),
