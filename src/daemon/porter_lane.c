@@ -11,7 +11,12 @@
  * gives the lane up, and the other leash is closed too; that the lane is over its peer learns from the bell, and no CTL_CUT is
  * sent. The open file behind a leash is also held by the broker and the keeper (PB_KEEP), hence shutdown() before close().
  *
- * Every BP_OFFER is answered by exactly one PB_CLOSED, sooner or later, with a PB_OPEN and two PB_KEEP before it if it was open.
+ * The broker is told, and given both leashes, before the client is (tell_open()): a porter that is killed in between leaves a lane that
+ * its successor can end, and a client that waits for CTL_OPEN until its own time is over. The other way round it would leave two ends that
+ * talk and that nobody can cut.
+ *
+ * Every BP_OFFER is answered by exactly one PB_CLOSED, sooner or later, with a PB_OPEN and two PB_KEEP before it if it was open,
+ * or nearly so.
  *
  * Before this on a lane's way: porter.c. After it: the two libraries, src/client/lane.h.
  */
@@ -268,8 +273,10 @@ static void lane_open(struct porter *p, struct porter_slot *s, uint32_t flags, u
 	struct porter_slot *listener = porter_table_find(&p->table, s->listener);
 	struct control_msg m = lane_msg(s, CTL_OPEN, flags, cap_log2);
 	const int fds[CONTROL_FDS] = { s->regions[PORTER_SERVER], s->pending->bell, -1 };
-	int r = control_send(s->leashes[PORTER_CLIENT], &m, fds);
+	int r;
 
+	tell_open(p, s);
+	r = control_send(s->leashes[PORTER_CLIENT], &m, fds);
 	if (r < 0) {
 		/* Nothing was sent to it before: it is gone, or what is full is not its own. */
 		lane_end(p, s, is_full(r) ? LANE_END_NOMEM : LANE_END_CLIENT, r, is_full(r) ? "the daemon is short of memory" : NULL);
@@ -279,7 +286,6 @@ static void lane_open(struct porter *p, struct porter_slot *s, uint32_t flags, u
 	s->state = PORTER_OPEN;
 	close(take_fd(&s->pending->bell));
 	free(take_ptr(s->pending));
-	tell_open(p, s);
 	if (listener)
 		offer_next(p, listener);
 }

@@ -980,6 +980,7 @@ static void test_crossing(void **state)
 	l = lane_offered(&b);
 	shutdown(l.client, SHUT_RD);
 	server_accepts(&l);
+	hear_open(&b, &l); /* first: see test_killed_at_open() */
 	hear_closed(&b, l.id, LANE_END_CLIENT);
 	listener_goes(&b, &l);
 
@@ -999,6 +1000,24 @@ static void test_crossing(void **state)
 	hear_closed(&b, l.id, LANE_END_CLIENT);
 	lane_close(&l);
 	bed_stop(&b);
+}
+
+/* A porter that is killed at any moment leaves no lane that works and that nobody can cut. */
+static void test_killed_at_open(void **state)
+{
+	struct bed b = bed_start();
+	struct lane l = lane_offered(&b);
+	struct pollfd client = { .fd = l.client, .events = POLLIN };
+
+	server_accepts(&l);
+	assert_int_equal(poll(&client, 1, 5000), 1); /* CTL_OPEN */
+	kill(b.porter, SIGKILL);
+	bed_wait(&b);
+	hear_open(&b, &l);
+	client_gets_lane(&l);
+	get_nothing(l.client, 50); /* the kept leashes are the lane's, as of now */
+	chan_close(&b.broker);
+	lane_close(&l);
 }
 
 static uint64_t ms_since(uint64_t t0)
@@ -1541,7 +1560,7 @@ int main(void)
 		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_server_rejects),  cmocka_unit_test(test_many_to_one),
 		cmocka_unit_test(test_adopt),	     cmocka_unit_test(test_garbage),	     cmocka_unit_test(test_wrong_memory),
 		cmocka_unit_test(test_server_answers_badly), cmocka_unit_test(test_talks), cmocka_unit_test(test_leaves),
-		cmocka_unit_test(test_crossing),	     cmocka_unit_test(test_lingering),
+		cmocka_unit_test(test_crossing),	     cmocka_unit_test(test_killed_at_open),  cmocka_unit_test(test_lingering),
 		cmocka_unit_test(test_listener_does_not_read), cmocka_unit_test(test_silent), cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_few_descriptors), cmocka_unit_test(test_unlisten), cmocka_unit_test(test_broken_broker),
 		cmocka_unit_test(test_chaos),	     cmocka_unit_test(test_filter),	     cmocka_unit_test(test_nothing_is_left),
