@@ -36,7 +36,7 @@ _sealane() {
 	*)
 		case $verb in
 		'') words="status ls explain intention run enrol unenrol drain reload logs top doctor bench ca join cdi hook help version --json --socket --help --version" ;;
-		ls) words="workloads services intentions lanes sockets certificates --json" ;;
+		ls) words="workloads services intentions lanes sockets hosts links certificates --json" ;;
 		explain) words="$(_sealane_names services) --json" ;;
 		intention)
 			for ((i++; i < COMP_CWORD; i++)); do

@@ -6,7 +6,7 @@
 
 static const struct cli_verb g_verbs[] = {
 	{ "status", verb_status, "status", "The daemon at a glance", "" },
-	{ "ls", verb_ls, "ls workloads|services|intentions|lanes|sockets|certificates", "List what the daemon knows", "", "workloads|services|intentions|lanes|sockets|certificates" },
+	{ "ls", verb_ls, "ls workloads|services|intentions|lanes|sockets|hosts|links|certificates", "List what the daemon knows", "", "workloads|services|intentions|lanes|sockets|hosts|links|certificates" },
 	{ "explain", verb_explain, "explain SOURCE DESTINATION",
 	  "Which intention decides for a pair of services, which way a lane takes, and why",
 	  "Exits 0 when the pair is allowed and 1 when it is denied.\n", "SOURCE DESTINATION" },

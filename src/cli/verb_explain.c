@@ -42,6 +42,18 @@ static void explain_intention(const json_t *e)
 		explain_line("expires", unit_format_time(buf, api_i64(i, "expires")));
 }
 
+/* Which other hosts have it, and what is missing before a lane can go there. */
+static void explain_link(const json_t *link)
+{
+	AUTO_FREE(char) path = NULL;
+
+	if (!json_is_object(link))
+		return;
+	path = api_path("link:%s, tls", api_has(link, "hosts") ? api_str(link, "hosts") : "(no host has it up)");
+	explain_line("path", path);
+	explain_line("lacks", api_has(link, "lacks") ? api_str(link, "lacks") : "nothing: both certificates and a host are there");
+}
+
 /* The socket file's way is `route`; a program that uses libsealane goes another one. */
 static void explain_library(const json_t *library)
 {
@@ -64,7 +76,7 @@ static void explain_ends(const json_t *e)
 		explain_line("source", "no workload on this host may speak as it");
 	explain_line("socket", json_is_object(upstream) ? api_str(upstream, "file") : "none: no workload has this as an upstream");
 	if (!json_is_object(service)) {
-		explain_line("destination", "not configured on this host");
+		explain_line("destination", json_is_object(json_object_get(e, "link")) ? "on another host" : "not configured on this host");
 		return;
 	}
 	AUTO_FREE(char) text = api_path("workload %s, server %s, health %s", api_has(service, "workload") ? api_str(service, "workload") : "-",
@@ -103,6 +115,7 @@ int verb_explain(struct cli *c, int argc, char **argv)
 	explain_intention(reply.json);
 	explain_line("route", api_str(reply.json, "route"));
 	explain_line("why", api_str(reply.json, "why"));
+	explain_link(json_object_get(reply.json, "link"));
 	explain_library(json_object_get(reply.json, "library"));
 	explain_line("identity", api_str(reply.json, "identity"));
 	explain_line("guard", api_str(reply.json, "guard"));

@@ -128,6 +128,58 @@ static void ls_row_certificate(struct table *t, const json_t *o)
 		  api_str(o, "state"), why && why[0] ? why : NULL);
 }
 
+/* "redis, pg (down)"; owned by the caller. */
+static char *ls_offers(const json_t *offers)
+{
+	char *s = strdup("");
+	const json_t *v;
+	size_t i;
+
+	json_array_foreach(offers, i, v) {
+		const char *state = api_str(v, "state");
+		char *longer = NULL;
+
+		if (asprintf(&longer, "%s%s%s%s", s ? s : "", i ? ", " : "", api_str(v, "name"), state && strcmp(state, "down") == 0 ? " (down)" : "") < 0)
+			abort();
+		free(s);
+		s = longer;
+	}
+	return s;
+}
+
+static void ls_row_host(struct table *t, const json_t *o)
+{
+	AUTO_FREE(char) services = ls_offers(json_object_get(o, "services"));
+	AUTO_FREE(char) why = NULL;
+	char since[UNIT_TEXT_SIZE], lanes[UNIT_TEXT_SIZE];
+
+	if (api_has(o, "reason"))
+		why = api_path("%s%s%s", api_str(o, "reason"), api_has(o, "why") ? ": " : "", api_has(o, "why") ? api_str(o, "why") : "");
+	table_add(t, api_str(o, "name"), api_str(o, "address"), api_str(o, "from"), api_str(o, "state"),
+		  unit_format_age(since, (int64_t)time(NULL) - api_i64(o, "since")), ls_number(lanes, o, "lanes"), services, why);
+}
+
+/* A session is some service's, or a host's own: what its ID ends with says which. */
+static const char *ls_short_id(const char *id)
+{
+	const char *p = id ? strstr(id, "://") : NULL;
+
+	p = p ? strchr(p + 3, '/') : NULL;
+	return p ? p + 1 : id;
+}
+
+static void ls_row_link(struct table *t, const json_t *o)
+{
+	const char *local = ls_short_id(api_str(o, "local_id")), *peer = ls_short_id(api_str(o, "peer_id"));
+	bool in = strcmp(api_str(o, "direction"), "in") == 0;
+	char lanes[UNIT_TEXT_SIZE], received[UNIT_TEXT_SIZE], sent[UNIT_TEXT_SIZE], age[UNIT_TEXT_SIZE], rtt[UNIT_TEXT_SIZE + 8];
+
+	snprintf(rtt, sizeof(rtt), "%.3f ms", (double)api_i64(o, "rtt_us") / 1000);
+	table_add(t, in ? peer : local, in ? local : peer, api_str(o, "direction"), api_str(o, "address"), api_str(o, "path"), api_str(o, "cipher"),
+		  ls_number(lanes, o, "lanes"), ls_bytes(received, o, "bytes_in"), ls_bytes(sent, o, "bytes_out"), api_i64(o, "rtt_us") ? rtt : NULL,
+		  unit_format_age(age, (int64_t)time(NULL) - api_i64(o, "up")));
+}
+
 static const struct list g_lists[] = {
 	{ "workloads", "/v1/workloads", "workloads", "no workload is configured or enrolled",
 	  { "NAME", "STATE", "SPEAKS AS", "ENROLLED BY", ">LANES", ">ALLOWED", ">DENIED", ">CUT", "CGROUP", NULL }, ls_row_workload },
@@ -140,6 +192,10 @@ static const struct list g_lists[] = {
 	  { "ID", "PATH", "CLIENT", "AS", ">PID", "SERVER", "AS", ">PID", ">UP", ">DOWN", ">AGE", NULL }, ls_row_lane },
 	{ "sockets", "/v1/upstreams", "upstreams", "no workload has a socket file",
 	  { "WORKLOAD", "SOCKET", "MODE", "FROM", "TO", "ROUTE", ">ALLOWED", ">DENIED", "WHY", NULL }, ls_row_socket },
+	{ "hosts", "/v1/hosts", "hosts", "no other host is configured",
+	  { "NAME", "ADDRESS", "FROM", "STATE", ">SINCE", ">LANES", "SERVICES", "WHY", NULL }, ls_row_host },
+	{ "links", "/v1/links", "links", "there is no session with another host",
+	  { "FROM", "TO", "DIR", "ADDRESS", "PATH", "CIPHER", ">LANES", ">RECEIVED", ">SENT", ">RTT", ">AGE", NULL }, ls_row_link },
 	{ "certificates", "/v1/certificates", "certificates", "this host needs no certificate",
 	  { "SPIFFE ID", "SERIAL", "UNTIL", "STATE", "WHY", NULL }, ls_row_certificate },
 };
