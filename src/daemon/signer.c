@@ -41,8 +41,9 @@
 #include <uthash.h>
 
 enum {
-	/* Messages of one channel in a turn: half a millisecond of signatures. */
+	/* Messages of one linker in a turn: half a millisecond of signatures. The broker's may each wait for a disk. */
 	MESSAGES_PER_TURN = 16,
+	BROKER_MESSAGES_PER_TURN = 4,
 	/* Where OpenSSL keeps private numbers: locked into memory and left out of dumps. 64 bytes a key, and room for work. */
 	SECURE_HEAP_SIZE = 4 << 20,
 	SECURE_HEAP_LEAST = 32,
@@ -516,7 +517,7 @@ static void read_broker(struct signer *s)
 {
 	struct role_msg m;
 
-	for (int n = 0; n < MESSAGES_PER_TURN && !s->stop && !chan_wants_write(&s->broker); n++) {
+	for (int n = 0; n < BROKER_MESSAGES_PER_TURN && !s->stop && !chan_wants_write(&s->broker); n++) {
 		AUTO_FD fd = -1;
 		int r = role_recv(&s->broker, &m, &fd);
 
