@@ -102,6 +102,7 @@ int verb_unenrol(struct cli *c, int argc, char **argv);
 int verb_reload(struct cli *c, int argc, char **argv);
 int verb_drain(struct cli *c, int argc, char **argv);
 int verb_doctor(struct cli *c, int argc, char **argv);
+int verb_catalogue(struct cli *c, int argc, char **argv);
 int verb_logs(struct cli *c, int argc, char **argv);
 int verb_top(struct cli *c, int argc, char **argv);
 int verb_cdi(struct cli *c, int argc, char **argv);

@@ -11,17 +11,23 @@ static const struct cli_verb g_verbs[] = {
 	  "Which intention decides for a pair of services, which way a lane takes, and why",
 	  "Exits 0 when the pair is allowed and 1 when it is denied.\n", "SOURCE DESTINATION" },
 	{ "intention", verb_intention,
-	  "intention allow SOURCE DESTINATION [--strict] [--bytes-per-s N] [--open-lanes N] [--connections-per-s N] [--expires WHEN]\n"
-	  "intention deny SOURCE DESTINATION [--expires WHEN]\n"
-	  "intention rm SOURCE DESTINATION",
+	  "intention allow SOURCE DESTINATION [--strict] [--bytes-per-s N] [--open-lanes N] [--connections-per-s N] [--expires WHEN] [--cluster]\n"
+	  "intention deny SOURCE DESTINATION [--expires WHEN] [--cluster]\n"
+	  "intention rm SOURCE DESTINATION [--cluster]\n"
+	  "intention ls",
 	  "Say who may talk to whom, from now on and over restarts",
 	  "  --strict               never the direct path: the daemon checks and can count every byte\n"
 	  "  --bytes-per-s N        of one lane, both directions together: 4096, 10mb, 1.5g\n"
 	  "  --open-lanes N         at the same time\n"
 	  "  --connections-per-s N  new lanes a second\n"
 	  "  --expires WHEN         2h, 30m, or 2026-01-02T03:04:05Z\n"
-	  "SOURCE and DESTINATION are NAME, NAMESPACE/NAME, NAMESPACE/* or *. A run-time intention wins over a file's for the same\n"
-	  "pair; rm takes it away again.\n", "allow|deny|rm SOURCE DESTINATION" },
+	  "  --cluster              in etcd, for all hosts\n"
+	  "SOURCE and DESTINATION are NAME, NAMESPACE/NAME, NAMESPACE/* or *. A run-time intention wins over the cluster's and a\n"
+	  "file's for the same pair; rm takes it away again.\n", "allow|deny|rm SOURCE DESTINATION" },
+	{ "catalogue", verb_catalogue, "catalogue [accept|restore]", "What is known of the cluster, and what to make of an etcd that lost its data",
+	  "Without a word: how etcd is, and what is known.\n"
+	  "  accept   etcd's data is right as it is now, for all hosts\n"
+	  "  restore  write the intentions that are known here into etcd again, for all hosts\n" },
 	{ "run", verb_run, "run --service NAME [--workload NAME] [--rootfs DIR] [--net none|host] [--] COMMAND [ARGUMENT ...]",
 	  "Run a command as a workload, in namespaces and a cgroup of its own",
 	  "  --service NAME   speak as this service (a workload is made if none is configured)\n"

@@ -50,6 +50,22 @@ static const char *status_or(const json_t *o, const char *key)
 	return s ? s : "unknown";
 }
 
+static void status_print_catalogue(const json_t *o)
+{
+	char age[UNIT_TEXT_SIZE];
+	const char *state = status_or(o, "state");
+	bool up = strcmp(state, "up") == 0;
+
+	if (!json_is_object(o))
+		return;
+	status_print("catalogue", "%s%s%s; %" PRId64 " hosts, %" PRId64 " services, %" PRId64 " intentions", state, up ? "" : ": ",
+		     up ? "" : status_or(o, "why"), api_i64(o, "hosts"), api_i64(o, "services"), api_i64(o, "intentions"));
+	if (!up && api_has(o, "heard"))
+		status_print("", "as it was %s ago", unit_format_age(age, (int64_t)time(NULL) - api_i64(o, "heard")));
+	if (api_has(o, "reset"))
+		status_print("", "etcd has other data than it had: see sealane catalogue");
+}
+
 int verb_status(struct cli *c, int argc, char **argv)
 {
 	AUTO_REPLY reply = { 0 };
@@ -73,6 +89,7 @@ int verb_status(struct cli *c, int argc, char **argv)
 	status_print("gates", "%" PRId64 "%s%s", api_i64(json_object_get(s, "roles"), "gates"),
 		     api_bool(json_object_get(s, "roles"), "checker") ? "" : "; the checker is not running",
 		     api_bool(json_object_get(s, "roles"), "porter") ? "" : "; the porter is not running");
+	status_print_catalogue(json_object_get(s, "catalogue"));
 	status_print_counts(json_object_get(s, "counts"), json_object_get(s, "counters"));
 	json_array_foreach(json_object_get(s, "config_files"), i, file)
 		status_print(i == 0 ? "files" : "", "%s", json_string_value(file));

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "daemon/broker_ca.h"
+#include "daemon/broker_catalogue_views.h"
 #include "daemon/broker_metrics.h"
 #include "daemon/broker_views.h"
 #include "daemon/openapi_data.h"
@@ -297,7 +298,13 @@ static int64_t now_s(void)
 
 static void get_status(struct call *c)
 {
-	call_json(c, view_status(c->b, now_s()));
+	json_t *status = view_status(c->b, now_s());
+
+	if (status && json_object_set_new(status, "catalogue", view_catalogue(c->b)) < 0) {
+		json_decref(status);
+		status = NULL;
+	}
+	call_json(c, status);
 }
 
 static void get_workloads(struct call *c)
@@ -507,16 +514,25 @@ static void write_where(const struct call *c, char *where, size_t size)
 	snprintf(where, size, "runtime %s by uid %u", stamp, c->uid);
 }
 
+/* As write_where(), for those who read it on another host. */
+static void write_by(const struct call *c, char by[ENTRY_BY_SIZE])
+{
+	char where[LIMIT_PATH_SIZE];
+
+	write_where(c, where, sizeof(where));
+	snprintf(by, ENTRY_BY_SIZE, "%.70s on %.63s", where + strlen("runtime "), c->b->host);
+}
+
 /* Return: false: the call has been answered. */
-static bool read_intention(struct call *c, json_t *body, struct intention *i)
+static bool read_intention(struct call *c, json_t *body, struct intention *i, bool *cluster)
 {
 	const char *source, *destination, *action, *wrong;
 	json_t *limits = NULL, *expires = NULL;
 	json_error_t e;
-	int strict = 0;
+	int strict = 0, in_cluster = 0;
 
-	if (json_unpack_ex(body, &e, JSON_STRICT, "{s:s,s:s,s:s,s?b,s?o,s?o}", "source", &source, "destination", &destination,
-			   "action", &action, "strict", &strict, "limits", &limits, "expires", &expires) < 0) {
+	if (json_unpack_ex(body, &e, JSON_STRICT, "{s:s,s:s,s:s,s?b,s?o,s?o,s?b}", "source", &source, "destination", &destination,
+			   "action", &action, "strict", &strict, "limits", &limits, "expires", &expires, "cluster", &in_cluster) < 0) {
 		refuse_members(c, &e);
 		return false;
 	}
@@ -534,6 +550,7 @@ static bool read_intention(struct call *c, json_t *body, struct intention *i)
 	}
 	i->action = strcmp(action, "allow") == 0 ? INTENTION_ALLOW : INTENTION_DENY;
 	i->strict = strict;
+	*cluster = in_cluster;
 	return read_expires(c, expires, &i->expires_unix_s);
 }
 
@@ -541,26 +558,55 @@ static void post_intention(struct call *c)
 {
 	struct intention i = { .origin = INTENTION_FROM_RUNTIME };
 	json_t *body = want_body(c);
-	bool good;
+	bool good, cluster = false;
+	char by[ENTRY_BY_SIZE];
 
 	if (!body)
 		return;
-	good = read_intention(c, body, &i);
+	good = read_intention(c, body, &i, &cluster);
 	json_decref(body);
 	if (!good)
 		return;
 	write_where(c, i.where, sizeof(i.where));
-	broker_intention_set(c->b, &i, done_ok, c);
+	write_by(c, by);
+	if (cluster)
+		catalogue_intention_set(c->b, &i, by, done_ok, c);
+	else
+		broker_intention_set(c->b, &i, done_ok, c);
 }
 
 static void delete_intention(struct call *c)
 {
 	char source[2 * LIMIT_SERVICE_SIZE], destination[2 * LIMIT_SERVICE_SIZE];
 	struct service_pattern from, to;
+	unsigned cluster = 0;
 
-	if (query_want(c, "source", source, sizeof(source)) && query_want(c, "destination", destination, sizeof(destination)) &&
-	    want_pattern(c, "source", source, &from) && want_pattern(c, "destination", destination, &to))
+	if (!query_want(c, "source", source, sizeof(source)) || !query_want(c, "destination", destination, sizeof(destination)) ||
+	    !query_number(c, "cluster", 1, &cluster) || !want_pattern(c, "source", source, &from) ||
+	    !want_pattern(c, "destination", destination, &to))
+		return;
+	if (cluster)
+		catalogue_intention_remove(c->b, &from, &to, done_ok, c);
+	else
 		broker_intention_remove(c->b, &from, &to, done_ok, c);
+}
+
+static void accept_catalogue(struct call *c, bool restore)
+{
+	char by[ENTRY_BY_SIZE];
+
+	write_by(c, by);
+	catalogue_accept(c->b, restore, by, done_ok, c);
+}
+
+static void post_catalogue_accept(struct call *c)
+{
+	accept_catalogue(c, false);
+}
+
+static void post_catalogue_restore(struct call *c)
+{
+	accept_catalogue(c, true);
 }
 
 static void done_enrol(void *arg, int error, const char *why, const char *name, const char *dir)
@@ -872,6 +918,8 @@ static const struct endpoint endpoints[] = {
 	{ "/v1/intentions",
 	  { [API_GET] = get_intentions, [API_POST] = post_intention, [API_DELETE] = delete_intention },
 	  "GET, POST, DELETE" },
+	{ "/v1/catalogue/accept", { [API_POST] = post_catalogue_accept }, "POST" },
+	{ "/v1/catalogue/restore", { [API_POST] = post_catalogue_restore }, "POST" },
 	{ "/v1/upstreams", { [API_GET] = get_upstreams }, "GET" },
 	{ "/v1/lanes", { [API_GET] = get_lanes }, "GET" },
 	{ "/v1/hosts", { [API_GET] = get_hosts }, "GET" },

@@ -329,7 +329,7 @@ void catalogue_apply(struct broker *b)
 	memcpy(g_etcd.paths, paths, sizeof(paths));
 	if (!g_etcd.wanted)
 		catalogue_begin(b);
-	g_etcd.wanted = true;
+	g_etcd.wanted = g_catalogue.status.configured = true;
 	ask_for_role(b);
 	if (!own_address(b)[0] && b->config->link.n_listen)
 		log_warn("catalogue.no_address", LOG_STR("do", "set `address` in etcd: others cannot be told to dial all addresses of this host"));

@@ -11,6 +11,7 @@
 #include "daemon/broker_metrics.h"
 
 #include "daemon/broker_ca.h"
+#include "daemon/broker_catalogue_views.h"
 #include "daemon/broker_views.h"
 
 #include <inttypes.h>
@@ -233,6 +234,7 @@ int metrics_format(const struct broker *b, char **ret_text, size_t *ret_size)
 	upstream_family(f, b, "sealane_upstream_allowed_total", "Connections through a socket file that were allowed.", false);
 	upstream_family(f, b, "sealane_upstream_denied_total", "Connections through a socket file that were denied.", true);
 	service_metrics(f, b);
+	metrics_catalogue(f, b);
 	metrics_links(f, b);
 	certificate_metrics(f, b);
 	failed = ferror(f);

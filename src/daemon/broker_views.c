@@ -340,12 +340,20 @@ static bool is_expired(const struct intention *i, int64_t now_unix_s)
 
 static bool is_overridden(const struct broker *b, const struct intention *i, int64_t now_unix_s)
 {
-	const struct intention *other;
+	for (int origin = (int)i->origin + 1; b->policy && origin <= INTENTION_FROM_RUNTIME; origin++) {
+		const struct intention *other = policy_find(b->policy, &i->source, &i->destination, (enum intention_origin)origin);
 
-	if (i->origin != INTENTION_FROM_FILE || !b->policy)
-		return false;
-	other = policy_find(b->policy, &i->source, &i->destination, INTENTION_FROM_RUNTIME);
-	return other && !is_expired(other, now_unix_s);
+		if (other && !is_expired(other, now_unix_s))
+			return true;
+	}
+	return false;
+}
+
+static const char *origin_name(enum intention_origin o)
+{
+	static const char *const names[] = { "file", "cluster", "runtime" };
+
+	return names[o];
 }
 
 static json_t *view_intention(const struct broker *b, const struct intention *i, int64_t now_unix_s)
@@ -355,7 +363,7 @@ static json_t *view_intention(const struct broker *b, const struct intention *i,
 	return json_pack("{s:o,s:o,s:s,s:s,s:o,s:b,s:{s:o,s:o,s:o},s:o,s:b,s:b}", "source", pattern_text(&i->source),
 			 "destination", pattern_text(&i->destination), "action",
 			 i->action == INTENTION_ALLOW ? "allow" : "deny", "origin",
-			 i->origin == INTENTION_FROM_FILE ? "file" : "runtime", "where", text(i->where), "strict", i->strict,
+			 origin_name(i->origin), "where", text(i->where), "strict", i->strict,
 			 "limits", "open_lanes", number(i->limits.open_lanes), "connections_per_s",
 			 number(i->limits.connections_per_s), "bytes_per_s", number(i->limits.bytes_per_s), "expires",
 			 time_or_null(i->expires_unix_s), "expired", is_expired(i, now_unix_s), "overridden",
