@@ -457,6 +457,8 @@ static void waiting_event(struct linker *k, struct llane *l, uint32_t events)
 	l->closing = true;
 	if (recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
 		llane_fail(k, l, LINK_PEER, "the client left", false);
+	else if (events & EPOLLHUP)
+		lane_break(k, l, -EPIPE);
 }
 
 void llane_event(struct linker *k, struct llane *l, uint32_t events)

@@ -8,7 +8,6 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
-#include <openssl/sha.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -121,10 +120,586 @@ static void test_both_ways(void **state)
 	close(client);
 }
 
+
+/* Bytes. */
+
+enum { BULK = 48 << 20, PIECE = 100000 };
+
+struct pump {
+	uint64_t sent, received, seed_out, seed_in;
+	bool shut;
+};
+
+/* Byte @i of a stream: so that a byte in the wrong place is seen, not only one that is missing. */
+static uint8_t byte_at(uint64_t seed, uint64_t i)
+{
+	return (uint8_t)((i * UINT64_C(0x9e3779b97f4a7c15) >> 56) + seed + (i >> 16));
+}
+
+static void pump_out(int fd, struct pump *p)
+{
+	static uint8_t buf[PIECE];
+	size_t n = BULK - p->sent < PIECE ? (size_t)(BULK - p->sent) : PIECE;
+	ssize_t r;
+
+	for (size_t i = 0; i < n; i++)
+		buf[i] = byte_at(p->seed_out, p->sent + i);
+	r = send(fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	assert_true(r > 0 || errno == EAGAIN);
+	p->sent += r > 0 ? (uint64_t)r : 0;
+	if (p->sent < BULK || p->shut)
+		return;
+	shutdown(fd, SHUT_WR);
+	p->shut = true;
+}
+
+static bool pump_in(int fd, struct pump *p)
+{
+	static uint8_t buf[PIECE];
+	ssize_t r = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	if (r < 0)
+		assert_int_equal(errno, EAGAIN);
+	for (ssize_t i = 0; i < r; i++)
+		if (buf[i] != byte_at(p->seed_in, p->received + (uint64_t)i))
+			fail_msg("byte %llu is wrong", (unsigned long long)p->received + (unsigned long long)i);
+	p->received += r > 0 ? (uint64_t)r : 0;
+	return r == 0;
+}
+
+static void test_bulk_both_ways(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	struct pump ends[2] = { { .seed_out = 1, .seed_in = 2 }, { .seed_out = 2, .seed_in = 1 } };
+	int fds[2] = { l.client, l.server };
+	bool done[2] = {};
+
+	while (!done[0] || !done[1]) {
+		struct pollfd p[2];
+
+		for (int i = 0; i < 2; i++)
+			p[i] = (struct pollfd){ .fd = fds[i], .events = (short)((done[i] ? 0 : POLLIN) | (ends[i].shut ? 0 : POLLOUT)) };
+		assert_true(poll(p, 2, BED_WAIT_MS) > 0);
+		for (int i = 0; i < 2; i++) {
+			if (p[i].revents & POLLOUT)
+				pump_out(fds[i], &ends[i]);
+			if (!done[i] && (p[i].revents & (POLLIN | POLLHUP)))
+				done[i] = pump_in(fds[i], &ends[i]);
+		}
+	}
+	assert_int_equal(ends[0].received, BULK);
+	assert_int_equal(ends[1].received, BULK);
+	assert_int_equal(hear_closed(b, BED_A, l.a, LANE_END_EOF).bytes_up, BULK);
+	assert_int_equal(hear_closed(b, BED_B, l.b, LANE_END_EOF).bytes_down, BULK);
+	bed_lane_close(&l);
+}
+
+enum { MANY = 1000 };
+
+static void test_many_lanes(void **state)
+{
+	struct bed *b = *state;
+	static struct bed_lane lanes[MANY];
+	char text[32];
+
+	for (int i = 0; i < MANY; i++) {
+		lanes[i].client = bed_carry(b, BED_REDIS, &lanes[i].a);
+		snprintf(text, sizeof(text), "lane %5d", i);
+		put(lanes[i].client, text, 10);
+	}
+	for (int i = 0; i < MANY; i++)
+		lanes[i].server = bed_go(b, &lanes[i].b);
+	for (int i = 0; i < MANY; i++)
+		bed_hear(b, BED_A, LB_OPENED, NULL);
+	/* Each has its own bytes, and only those, whichever way round they came. */
+	for (int i = 0; i < MANY; i++) {
+		assert_int_equal(get(lanes[i].server, text, 10), 10);
+		text[10] = '\0';
+		put(lanes[i].server, text, 10);
+		put(lanes[i].server, " too", 4);
+	}
+	for (int i = 0; i < MANY; i++) {
+		snprintf(text, sizeof(text), "lane %5d too", i);
+		expect(lanes[i].client, text);
+	}
+	bed_hear_session(b, BED_A, SESSION_UP);
+	assert_false(bed_has_heard(b, BED_A, LB_SESSION, 0)); /* one for all of them */
+	for (int i = 0; i < MANY; i++)
+		bed_lane_close(&lanes[i]);
+	for (int i = 0; i < MANY; i++) {
+		bed_hear(b, BED_A, LB_CLOSED, NULL);
+		bed_hear(b, BED_B, LB_CLOSED, NULL);
+	}
+}
+
+/* Return: bytes that went in until nothing moved for a while. */
+static size_t fill(int fd, uint64_t seed)
+{
+	static uint8_t buf[65536];
+	size_t total = 0;
+
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = POLLOUT };
+		ssize_t n;
+
+		for (size_t i = 0; i < sizeof(buf); i++)
+			buf[i] = byte_at(seed, total + i);
+		n = send(fd, buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n > 0)
+			total += (size_t)n;
+		else if (poll(&p, 1, 1000) == 0)
+			return total;
+	}
+}
+
+static void test_slow_reader_stops_itself(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane slow = bed_lane(b), quick = bed_lane(b);
+	size_t stuck = fill(slow.client, 7);
+
+	/* What the two sockets hold, what the far side keeps, and what waits on the way; never what the client would send. */
+	assert_in_range(stuck, BED_WINDOW, 4 << 20);
+	for (int i = 0; i < 100; i++) {
+		put(quick.client, "ping", 4);
+		expect(quick.server, "ping");
+		put(quick.server, "pong", 4);
+		expect(quick.client, "pong");
+	}
+	shutdown(slow.client, SHUT_WR);
+	for (size_t at = 0; at < stuck; at++) {
+		static uint8_t buf[4096];
+		size_t n = get(slow.server, buf, stuck - at < sizeof(buf) ? stuck - at : sizeof(buf));
+
+		assert_true(n > 0);
+		for (size_t i = 0; i < n; i++)
+			assert_int_equal(buf[i], byte_at(7, at + i));
+		at += n - 1;
+	}
+	expect_end(slow.server);
+	bed_lane_close(&slow);
+	bed_lane_close(&quick);
+}
+
+static void test_client_that_leaves_at_once(void **state)
+{
+	struct bed *b = *state;
+	uint64_t a_id, b_id;
+	int client = bed_carry(b, BED_REDIS, &a_id), server;
+
+	put(client, "do it", 5);
+	close(client);
+	server = bed_go(b, &b_id);
+	expect(server, "do it");
+	expect_end(server);
+	bed_hear(b, BED_A, LB_OPENED, NULL);
+	hear_closed(b, BED_A, a_id, LANE_END_EOF);
+	hear_closed(b, BED_B, b_id, LANE_END_EOF);
+	assert_int_equal(send(server, "x", 1, MSG_NOSIGNAL), -1); /* it learns that nobody is there */
+	close(server);
+}
+
+static void test_server_that_leaves(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+
+	put(l.server, "bye", 3);
+	close(l.server);
+	l.server = -1;
+	expect(l.client, "bye");
+	expect_end(l.client);
+	hear_closed(b, BED_A, l.a, LANE_END_EOF);
+	hear_closed(b, BED_B, l.b, LANE_END_EOF);
+	assert_int_equal(send(l.client, "x", 1, MSG_NOSIGNAL), -1);
+	bed_lane_close(&l);
+}
+
+/* Refusals of lanes. */
+
+static void say_no(struct bed *b, enum link_code code, const char *why)
+{
+	struct role_msg ask = bed_hear(b, BED_B, LB_ASK, NULL);
+	struct role_msg m = { .type = BL_NO, .u.link_no = { .ask = ask.u.link_ask.ask, .code = code } };
+
+	snprintf(m.u.link_no.why, sizeof(m.u.link_no.why), "%s", why);
+	bed_tell(b, BED_B, &m, -1);
+}
+
+static void test_refused_lanes(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg m;
+	uint64_t id;
+	int fd = -1, client = bed_carry(b, BED_REDIS, &id);
+
+	say_no(b, LINK_DENIED, "no intention allows it");
+	m = bed_hear(b, BED_A, LB_FAILED, &fd);
+	assert_int_equal(m.u.link_failed.lane_id, id);
+	assert_int_equal(m.u.link_failed.code, LINK_DENIED);
+	assert_string_equal(m.u.link_failed.why, "no intention allows it");
+	assert_true(fd >= 0); /* nothing was sent: it may be tried elsewhere, and is whole */
+	put(fd, "still here", 10);
+	expect(client, "still here");
+	close(fd);
+	close(client);
+
+	client = bed_carry(b, BED_REDIS, &id);
+	put(client, "too late", 8);
+	bed_has_heard(b, BED_B, LB_ASK, BED_WAIT_MS);
+	usleep(100000); /* its bytes are on their way */
+	say_no(b, LINK_DOWN, "");
+	m = bed_hear(b, BED_A, LB_FAILED, &fd);
+	assert_int_equal(m.u.link_failed.code, LINK_DOWN);
+	assert_int_equal(fd, -1); /* the far side may have them */
+	expect_end(client);
+	close(client);
+}
+
+static void test_nobody_listens(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg m;
+	uint64_t id;
+	int fd = -1, client;
+
+	b->sides[BED_A].dials.sin_port = htons(1);
+	client = bed_carry(b, BED_REDIS, &id);
+	put(client, "keep me", 7);
+	m = bed_hear(b, BED_A, LB_FAILED, &fd);
+	assert_int_equal(m.u.link_failed.code, LINK_FAILED);
+	assert_non_null(strstr(m.u.link_failed.why, "ECONNREFUSED"));
+	expect(fd, "keep me");
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_LOST);
+	close(fd);
+	close(client);
+}
+
+static void test_cut(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b), other = bed_lane(b);
+	struct role_msg m = { .type = BL_CUT, .u.lane_ref.lane_id = l.b };
+
+	bed_tell(b, BED_B, &m, -1);
+	hear_closed(b, BED_B, l.b, LANE_END_CUT);
+	hear_closed(b, BED_A, l.a, LANE_END_CUT);
+	expect_end(l.client);
+	expect_end(l.server);
+	put(other.client, "mine goes on", 12);
+	expect(other.server, "mine goes on");
+	bed_lane_close(&l);
+	bed_lane_close(&other);
+}
+
+static void test_limit(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	struct role_msg m = { .type = BL_LIMIT, .u.lane_ref = { .lane_id = l.a, .bytes_per_s = 400000, .burst_bytes = 100000 } };
+	static char buf[500000];
+	uint64_t start;
+
+	bed_tell(b, BED_A, &m, -1);
+	usleep(50000);
+	start = clock_ns();
+	for (size_t at = 0; at < sizeof(buf); at += 100000) {
+		put(l.client, buf, 100000);
+		assert_int_equal(get(l.server, buf, 100000), 100000);
+	}
+	assert_true(clock_ns() - start > UINT64_C(900000000)); /* 100 k at once, 400 k at 400 k/s */
+	bed_lane_close(&l);
+}
+
+static void test_stats(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	struct role_msg m = { .type = BL_STATS, .seq = 77 };
+
+	put(l.client, "12345", 5);
+	expect(l.server, "12345");
+	bed_tell(b, BED_A, &m, -1);
+	m = bed_hear(b, BED_A, LB_STATS, NULL);
+	assert_int_equal(m.u.stats.lane_id, l.a);
+	assert_int_equal(m.u.stats.bytes_up, 5);
+	m = bed_hear(b, BED_A, LB_SESSION_STATS, NULL);
+	assert_int_equal(m.u.session_stats.n_lanes, 1);
+	assert_int_equal(m.u.session_stats.n_opened, 1);
+	assert_in_range(m.u.session_stats.bytes_out, 500, 5000);
+	assert_in_range(m.u.session_stats.rtt_us, 1, 1000000);
+	m = bed_hear(b, BED_A, LB_STATS, NULL);
+	assert_int_equal(m.u.stats.lane_id, 0);
+	assert_int_equal(m.seq, 77);
+	bed_lane_close(&l);
+}
+
+static void test_descriptors_are_refused(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {};
+	struct iovec iov = { "x", 1 };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes) };
+	struct cmsghdr *cm = CMSG_FIRSTHDR(&mh);
+	int fd = 0;
+
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = SCM_RIGHTS;
+	cm->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cm), &fd, sizeof(int));
+	if (sendmsg(l.client, &mh, MSG_NOSIGNAL) == 1) { /* a kernel that cannot refuse it there */
+		hear_closed(b, BED_A, l.a, LANE_END_FDS);
+		hear_closed(b, BED_B, l.b, LANE_END_CLIENT);
+	} else {
+		assert_int_equal(errno, EPERM);
+		put(l.client, "on", 2);
+		expect(l.server, "on");
+	}
+	bed_lane_close(&l);
+}
+
+/* Sessions. */
+
+static void test_resumption(void **state)
+{
+	struct bed *b = *state;
+	struct role_session first, second;
+	struct bed_lane l;
+	unsigned n_signed;
+
+	l = bed_lane(b);
+	first = bed_hear_session(b, BED_A, SESSION_UP);
+	bed_lane_close(&l);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_OK); /* idle */
+	bed_hear_session(b, BED_B, SESSION_DOWN);
+	assert_int_equal(first.resumed, 0);
+	n_signed = b->sides[BED_A].n_signed;
+	l = bed_lane(b);
+	second = bed_hear_session(b, BED_A, SESSION_UP);
+	assert_int_equal(second.resumed, 1);
+	assert_string_equal(second.peer, first.peer);
+	assert_int_equal(b->sides[BED_A].n_signed, n_signed);
+	bed_lane_close(&l);
+}
+
+static int setup_idle(void **state)
+{
+	struct bed *b = malloc(sizeof(*b));
+
+	bed_init(b);
+	b->idle_ms = 100;
+	bed_start(b);
+	*state = b;
+	return 0;
+}
+
+static void ping_pong(struct bed_lane *l)
+{
+	put(l->client, "ping", 4);
+	expect(l->server, "ping");
+	put(l->server, "pong", 4);
+	expect(l->client, "pong");
+}
+
+static void test_renewal_is_not_noticed(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l;
+	uint64_t until;
+
+	/* All three live for 3 s, and are renewed before that. */
+	for (unsigned side = 0; side < BED_N_SIDES; side++) {
+		bed_credential(b, side, BED_KID_HOST, NULL, 3);
+		bed_credential(b, side, BED_KID_WEB, BED_WEB, 3);
+		bed_credential(b, side, BED_KID_REDIS, BED_REDIS, 3);
+	}
+	l = bed_lane(b);
+	bed_hear_session(b, BED_A, SESSION_UP);
+	until = clock_ns() + UINT64_C(6000000000);
+	while (clock_ns() < until) {
+		ping_pong(&l);
+		usleep(300000);
+		for (unsigned side = 0; side < BED_N_SIDES; side++) {
+			bed_credential(b, side, BED_KID_HOST, NULL, 3);
+			bed_credential(b, side, BED_KID_WEB, BED_WEB, 3);
+			bed_credential(b, side, BED_KID_REDIS, BED_REDIS, 3);
+		}
+	}
+	assert_false(bed_has_heard(b, BED_A, LB_SESSION, 0));
+	bed_lane_close(&l);
+}
+
+static void test_expiry_of_the_service(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l;
+
+	bed_credential(b, BED_B, BED_KID_REDIS, BED_REDIS, 2);
+	l = bed_lane(b);
+	ping_pong(&l);
+	hear_closed(b, BED_A, l.a, LANE_END_CUT);
+	hear_closed(b, BED_B, l.b, LANE_END_CUT);
+	expect_end(l.client);
+	bed_lane_close(&l);
+}
+
+static void test_expiry_of_the_client(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l;
+
+	bed_credential(b, BED_A, BED_KID_WEB, BED_WEB, 2);
+	l = bed_lane(b);
+	ping_pong(&l);
+	bed_hear_session(b, BED_B, SESSION_UP);
+	bed_hear_session(b, BED_B, SESSION_DOWN);
+	bed_hear(b, BED_B, LB_CLOSED, NULL);
+	expect_end(l.client);
+	expect_end(l.server);
+	bed_lane_close(&l);
+}
+
+static void test_revocation(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	struct role_session s;
+	uint64_t id;
+	int client;
+
+	bed_hear_session(b, BED_A, SESSION_UP);
+	bed_revoke(b, BED_B, "id:spiffe://" BED_DOMAIN "/ns/default/svc/other\nid:spiffe://" BED_DOMAIN "/ns/default/svc/web\n");
+	s = bed_hear_session(b, BED_B, SESSION_DOWN);
+	assert_string_equal(session_reason_name(s.reason), "revoked");
+	hear_closed(b, BED_B, l.b, LANE_END_CUT);
+	expect_end(l.server);
+	bed_hear_session(b, BED_A, SESSION_DOWN);
+	/* It does not come back either, resumed or not. */
+	client = bed_carry(b, BED_REDIS, &id);
+	s = bed_hear_session(b, BED_B, SESSION_REFUSED);
+	assert_string_equal(session_reason_name(s.reason), "revoked");
+	assert_string_equal(s.peer, "spiffe://" BED_DOMAIN "/ns/default/svc/web");
+	bed_hear(b, BED_A, LB_FAILED, NULL);
+	close(client);
+	/* The list is what it is now: without the name all is well. */
+	bed_revoke(b, BED_B, "");
+	bed_lane_close(&l);
+	l = bed_lane(b);
+	ping_pong(&l);
+	bed_lane_close(&l);
+}
+
+static void test_wrong_host(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg host = { .type = BL_HOST, .u.host = { .hid = BED_HID, .name = "c", .address = "127.0.0.1:9" } };
+	struct role_session s;
+	uint64_t id;
+	int client, fd = -1;
+
+	bed_tell(b, BED_A, &host, -1);
+	client = bed_carry(b, BED_REDIS, &id);
+	s = bed_hear_session(b, BED_A, SESSION_REFUSED);
+	assert_string_equal(session_reason_name(s.reason), "wrong-host");
+	assert_string_equal(s.why, "host b answered where host c was dialled");
+	bed_hear(b, BED_A, LB_FAILED, &fd);
+	assert_true(fd >= 0);
+	close(fd);
+	close(client);
+}
+
+static void test_silent_signer(void **state)
+{
+	struct bed *b = *state;
+	struct role_session s;
+	uint64_t id;
+	int client, fd = -1;
+
+	b->sides[BED_A].signs = false;
+	client = bed_carry(b, BED_REDIS, &id);
+	s = bed_hear_session(b, BED_A, SESSION_REFUSED);
+	assert_int_equal(s.reason, SESSION_PROTOCOL);
+	bed_hear(b, BED_A, LB_FAILED, &fd);
+	assert_true(fd >= 0);
+	close(fd);
+	close(client);
+	pthread_mutex_lock(&b->lock);
+	b->sides[BED_A].signs = true;
+	pthread_mutex_unlock(&b->lock);
+	struct bed_lane l = bed_lane(b); /* the late answer is nobody's */
+	ping_pong(&l);
+	bed_lane_close(&l);
+}
+
+static void test_the_other_linker_dies(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	uint64_t waiting;
+	int client = bed_carry(b, BED_REDIS, &waiting);
+
+	bed_hear(b, BED_B, LB_ASK, NULL);
+	put(l.client, "into the void", 13);
+	bed_kill(b, BED_B);
+	hear_closed(b, BED_A, l.a, LANE_END_LINK);
+	expect_end(l.client);
+	assert_int_equal(bed_hear(b, BED_A, LB_FAILED, NULL).u.link_failed.lane_id, waiting);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_LOST);
+	close(client);
+	bed_lane_close(&l);
+}
+
+static void test_drain(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	struct role_msg m = { .type = BL_DRAIN };
+	uint64_t id;
+	int client, fd = -1;
+
+	bed_tell(b, BED_B, &m, -1);
+	ping_pong(&l);
+	usleep(100000);
+	ping_pong(&l); /* what is open stays */
+	client = bed_carry(b, BED_REDIS, &id);
+	bed_hear(b, BED_A, LB_FAILED, &fd); /* a new session is not taken either */
+	assert_true(fd >= 0);
+	close(fd);
+	close(client);
+	bed_lane_close(&l);
+	bed_hear_session(b, BED_B, SESSION_DOWN);
+}
+
 int main(void)
 {
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_both_ways, setup, teardown),
+		TEST(test_both_ways),
+		TEST(test_bulk_both_ways),
+		TEST(test_many_lanes),
+		TEST(test_slow_reader_stops_itself),
+		TEST(test_client_that_leaves_at_once),
+		TEST(test_server_that_leaves),
+		TEST(test_refused_lanes),
+		TEST(test_nobody_listens),
+		TEST(test_cut),
+		TEST(test_limit),
+		TEST(test_stats),
+		TEST(test_descriptors_are_refused),
+		cmocka_unit_test_setup_teardown(test_resumption, setup_idle, teardown),
+		TEST(test_renewal_is_not_noticed),
+		TEST(test_expiry_of_the_service),
+		TEST(test_expiry_of_the_client),
+		TEST(test_revocation),
+		TEST(test_wrong_host),
+		TEST(test_silent_signer),
+		TEST(test_the_other_linker_dies),
+		TEST(test_drain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 #include "daemon/test_linker_bed.h"
 
+#include "base/foreign.h"
 #include "base/log.h"
 #include "daemon/linker.h"
 
@@ -168,7 +169,7 @@ static bool receive_one(struct bed *b, int wait_ms)
 		struct bed_side *s = &b->sides[i];
 		struct bed_msg *n;
 
-		if (!p[i].revents)
+		if (!p[i].revents || s->killed)
 			continue;
 		n = calloc(1, sizeof(*n));
 		MUST(n);
@@ -366,10 +367,10 @@ static void side_stop(struct bed *b, unsigned side)
 	struct bed_side *s = &b->sides[side];
 	int status;
 
-	MUST(waitpid(s->pid, &status, WNOHANG) == 0); /* alive until now */
+	MUST(s->killed || waitpid(s->pid, &status, WNOHANG) == 0); /* alive until now */
 	chan_close(&s->broker);
 	MUST(waitpid(s->pid, &status, 0) == s->pid);
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+	if (!s->killed && (!WIFEXITED(status) || WEXITSTATUS(status) != 0)) {
 		fprintf(stderr, "linker %s: status %#x\n", bed_host(side), (unsigned)status);
 		abort();
 	}
@@ -400,12 +401,18 @@ void bed_stop(struct bed *b)
 
 /* Lanes. */
 
+static void socket_pair(int pair[2])
+{
+	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+	(void)!foreign_refuse(pair[1]); /* as the warden and the gate do */
+}
+
 int bed_carry(struct bed *b, const char *destination, uint64_t *ret_id)
 {
 	struct role_msg m = { .type = BL_CARRY, .u.carry = { .hid = BED_HID, .kid = BED_KID_WEB, .lane_id = ++b->next_lane } };
 	int pair[2];
 
-	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+	socket_pair(pair);
 	snprintf(m.u.carry.destination, sizeof(m.u.carry.destination), "%s", destination);
 	bed_tell(b, BED_A, &m, pair[1]);
 	close(pair[1]);
@@ -419,7 +426,7 @@ int bed_go(struct bed *b, uint64_t *ret_id)
 	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = ask.u.link_ask.ask, .kid = BED_KID_REDIS, .lane_id = ++b->next_lane } };
 	int pair[2];
 
-	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+	socket_pair(pair);
 	bed_tell(b, BED_B, &m, pair[1]);
 	close(pair[1]);
 	*ret_id = m.u.link_go.lane_id;
@@ -436,6 +443,22 @@ struct bed_lane bed_lane(struct bed *b)
 	m = bed_hear(b, BED_A, LB_OPENED, NULL);
 	MUST(m.u.lane_ref.lane_id == l.a);
 	return l;
+}
+
+void bed_kill(struct bed *b, unsigned side)
+{
+	struct bed_side *s = &b->sides[side];
+
+	s->killed = true;
+	kill(s->pid, SIGKILL);
+	chan_close(&s->broker);
+}
+
+void bed_revoke(struct bed *b, unsigned side, const char *text)
+{
+	struct role_msg m = { .type = BL_REVOKED };
+
+	bed_tell_text(b, side, &m, text);
 }
 
 void bed_lane_close(struct bed_lane *l)

@@ -35,6 +35,7 @@ struct bed_side {
 	EVP_PKEY *keys[BED_KIDS];
 	struct bed_msg *heard, **heard_tail;
 	bool signs; /* false: its signer does not answer */
+	bool killed;
 	unsigned n_signed;
 };
 
@@ -84,6 +85,9 @@ int bed_carry(struct bed *b, const char *destination, uint64_t *ret_id);
 /* bed_go() - answer the next LB_ASK of b with yes. *ret_id: b's lane. Return: the server's end. */
 int bed_go(struct bed *b, uint64_t *ret_id);
 void bed_lane_close(struct bed_lane *l);
+/* bed_kill() - SIGKILL. bed_revoke() - the whole list. */
+void bed_kill(struct bed *b, unsigned side);
+void bed_revoke(struct bed *b, unsigned side, const char *text);
 
 /* bed_dial() - a TCP connection to @side's linker, blocking. */
 int bed_dial(struct bed *b, unsigned side);
