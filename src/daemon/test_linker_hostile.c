@@ -1,0 +1,473 @@
+/*
+ * A peer that is not ours, over real TCP and real TLS: each way to be refused by the table of docs/design/link.md, and each kind of malformed or
+ * untimely frame. The linker under test is alive afterwards, and its other lanes are not touched (bed_stop(), bystander).
+ */
+#include "daemon/test_linker_bed.h"
+#include "link/frame.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+struct rig {
+	struct bed bed;
+	struct bed_lane bystander;
+};
+
+static int setup(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	bed_init(&r->bed);
+	bed_start(&r->bed);
+	r->bystander = bed_lane(&r->bed);
+	bed_hear_session(&r->bed, BED_A, SESSION_UP);
+	bed_hear_session(&r->bed, BED_B, SESSION_UP);
+	*state = r;
+	return 0;
+}
+
+static void echo(struct bed_lane *l)
+{
+	char buf[4];
+
+	assert_int_equal(send(l->client, "ping", 4, MSG_NOSIGNAL), 4);
+	assert_int_equal(recv(l->server, buf, 4, MSG_WAITALL), 4);
+	assert_int_equal(send(l->server, "pong", 4, MSG_NOSIGNAL), 4);
+	assert_int_equal(recv(l->client, buf, 4, MSG_WAITALL), 4);
+}
+
+static int teardown(void **state)
+{
+	struct rig *r = *state;
+
+	echo(&r->bystander);
+	bed_lane_close(&r->bystander);
+	bed_stop(&r->bed);
+	free(r);
+	return 0;
+}
+
+/* A client of our own making. */
+struct raw {
+	int fd;
+	SSL_CTX *ctx;
+	SSL *ssl;
+};
+
+struct raw_options {
+	X509 *cert; /* taken */
+	EVP_PKEY *key;
+	const char *alpn;
+	int max_version;
+};
+
+static struct raw raw_open(struct bed *b, const struct raw_options *o)
+{
+	struct raw r = { .fd = bed_dial(b, BED_B), .ctx = SSL_CTX_new(TLS_client_method()) };
+	const char *alpn = o->alpn ? o->alpn : "sealane-link/1";
+	uint8_t wire[64] = { (uint8_t)strlen(alpn) };
+	struct timeval timeout = { .tv_sec = 10 };
+
+	assert_int_equal(setsockopt(r.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)), 0);
+	memcpy(wire + 1, alpn, wire[0]);
+	if (o->cert) {
+		assert_int_equal(SSL_CTX_use_certificate(r.ctx, o->cert), 1);
+		assert_int_equal(SSL_CTX_use_PrivateKey(r.ctx, o->key), 1);
+		X509_free(o->cert);
+	}
+	if (o->max_version)
+		SSL_CTX_set_max_proto_version(r.ctx, o->max_version);
+	SSL_CTX_set_alpn_protos(r.ctx, wire, wire[0] + 1u);
+	r.ssl = SSL_new(r.ctx);
+	SSL_set_fd(r.ssl, r.fd);
+	(void)!SSL_connect(r.ssl);
+	return r;
+}
+
+static void raw_close(struct raw *r)
+{
+	SSL_free(r->ssl);
+	SSL_CTX_free(r->ctx);
+	close(r->fd);
+	ERR_clear_error();
+}
+
+static void raw_put(struct raw *r, const void *bytes, size_t size)
+{
+	(void)!SSL_write(r->ssl, bytes, (int)size); /* it may be gone already */
+}
+
+/* What a client showed, and what came of it at b. */
+
+static EVP_PKEY *new_key(void)
+{
+	EVP_PKEY *key = NULL;
+
+	assert_int_equal(pki_new_key(&key), 0);
+	return key;
+}
+
+static void expect_refusal(struct bed *b, struct raw_options o, const char *reason)
+{
+	struct raw r = raw_open(b, &o);
+	struct role_session s;
+	char byte;
+
+	(void)!SSL_read(r.ssl, &byte, 1); /* TLS 1.3: the client thinks that it is done before the server has judged */
+	s = bed_hear_session(b, BED_B, SESSION_REFUSED);
+	if (strcmp(session_reason_name(s.reason), reason) != 0)
+		print_error("%s: %s\n", session_reason_name(s.reason), s.why);
+	assert_string_equal(session_reason_name(s.reason), reason);
+	assert_true(s.why[0] != '\0');
+	assert_non_null(strstr(s.address, "127.0.0.1:"));
+	raw_close(&r);
+	EVP_PKEY_free(o.key);
+}
+
+static void test_refused_certificates(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed, other;
+	const char *web = "spiffe://" BED_DOMAIN "/ns/default/svc/web";
+	EVP_PKEY *key;
+	X509 *x;
+	char serial[2 * 20 + 8];
+	struct pki_identity who;
+	char why[200];
+
+	expect_refusal(b, (struct raw_options){}, "no-certificate");
+
+	other.root_key = new_key();
+	assert_int_equal(pki_make_root(&other.root, other.root_key, BED_DOMAIN, time(NULL) - 60, time(NULL) + 86400), 0);
+	key = new_key();
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(&other, key, web, -60, 600), .key = key }, "untrusted");
+	X509_free(other.root);
+	EVP_PKEY_free(other.root_key);
+
+	key = new_key();
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, web, -600, -300), .key = key }, "expired");
+	key = new_key();
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, web, 300, 600), .key = key }, "not-yet-valid");
+	key = new_key();
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, "spiffe://example.com/ns/default/svc/web", -60, 600), .key = key },
+		       "bad-identity");
+	key = new_key();
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, "https://" BED_DOMAIN "/", -60, 600), .key = key }, "bad-identity");
+	/* A service has nothing to ask of an authority. */
+	key = new_key();
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, web, -60, 600), .key = key, .alpn = "sealane-ca/1" }, "bad-identity");
+
+	key = new_key();
+	x = bed_certificate(b, key, "spiffe://" BED_DOMAIN "/ns/default/svc/other", -60, 600);
+	assert_int_equal(pki_identity(&who, x, BED_DOMAIN, why, sizeof(why)), 0);
+	snprintf(serial, sizeof(serial), "serial:%s", who.serial);
+	bed_revoke(b, BED_B, serial);
+	expect_refusal(b, (struct raw_options){ .cert = x, .key = key }, "revoked");
+}
+
+static void test_refused_protocols(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	EVP_PKEY *key = new_key();
+	const char *web = "spiffe://" BED_DOMAIN "/ns/default/svc/web";
+	struct role_session s;
+	int fd;
+
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, web, -60, 600), .key = key, .alpn = "h2" }, "protocol");
+	key = new_key();
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, web, -60, 600), .key = key, .max_version = TLS1_2_VERSION }, "protocol");
+	fd = bed_dial(b, BED_B);
+	assert_int_equal(send(fd, "GET / HTTP/1.0\r\n\r\n", 18, MSG_NOSIGNAL), 18);
+	s = bed_hear_session(b, BED_B, SESSION_REFUSED);
+	assert_int_equal(s.reason, SESSION_PROTOCOL);
+	close(fd);
+	fd = bed_dial(b, BED_B); /* says nothing at all */
+	s = bed_hear_session(b, BED_B, SESSION_DOWN);
+	assert_int_equal(s.reason, SESSION_TIMEOUT);
+	close(fd);
+}
+
+/* Frames. */
+
+struct bytes {
+	uint8_t at[3 * FRAME_SIZE_MAX];
+	size_t size;
+};
+
+static void add(struct bytes *y, uint32_t lane, unsigned type, unsigned flags, const void *payload, size_t size)
+{
+	frame_put_header(y->at + y->size, lane, type, (uint8_t)flags, size);
+	memcpy(y->at + y->size + FRAME_HEADER_SIZE, payload, size);
+	y->size += FRAME_HEADER_SIZE + size;
+}
+
+static void add_hello(struct bytes *y)
+{
+	y->size += frame_put_hello(y->at + y->size, 65536);
+}
+
+static void add_open(struct bytes *y, uint32_t lane)
+{
+	y->size += frame_put_open(y->at + y->size, lane, LINK_SOCKET, BED_REDIS);
+}
+
+static struct raw raw_client(struct bed *b, const char *spiffe_id, const char *alpn)
+{
+	EVP_PKEY *key = new_key();
+	struct raw_options o = { .cert = spiffe_id ? bed_certificate(b, key, spiffe_id, -60, 600) : NULL, .key = key, .alpn = alpn };
+	struct raw r = raw_open(b, &o);
+
+	EVP_PKEY_free(key);
+	return r;
+}
+
+/* b ends the session for it, with this line. */
+static void expect_fault_as(struct bed *b, const char *spiffe_id, const char *alpn, const struct bytes *y, const char *why)
+{
+	struct raw r = raw_client(b, spiffe_id, alpn);
+	struct role_session s;
+	struct role_msg m;
+
+	raw_put(&r, y->at, y->size);
+	do {
+		m = bed_hear(b, BED_B, LB_SESSION, NULL);
+		s = m.u.session;
+	} while (s.state == SESSION_UP);
+	if (strcmp(s.why, why) != 0)
+		print_error("expected \"%s\", heard \"%s\"\n", why, s.why);
+	assert_string_equal(s.why, why);
+	assert_string_equal(session_reason_name(s.reason), "protocol");
+	raw_close(&r);
+}
+
+static void expect_fault(struct bed *b, const struct bytes *y, const char *why)
+{
+	expect_fault_as(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, y, why);
+}
+
+/* HELLO, and then one frame that does not fit in. */
+static void expect_frame_fault(struct bed *b, uint32_t lane, unsigned type, unsigned flags, const void *payload, size_t size, const char *why)
+{
+	struct bytes y = {};
+
+	add_hello(&y);
+	add(&y, lane, type, flags, payload, size);
+	expect_fault(b, &y, why);
+}
+
+static void test_malformed_frames(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static uint8_t zeros[FRAME_PAYLOAD_MAX];
+
+	expect_frame_fault(b, 0, 77, 0, "", 0, "a frame of an unknown type");
+	expect_frame_fault(b, 0, 0, 0, "", 0, "a frame of an unknown type");
+	expect_frame_fault(b, 1, FRAME_OPENED, 0, "", 0, "a frame from the wrong side");
+	expect_frame_fault(b, 1, FRAME_REFUSED, 0, "\1", 1, "a frame from the wrong side");
+	expect_frame_fault(b, 0, FRAME_CA_ASK, 0, "{}", 2, "a frame that this kind of session does not have");
+	expect_frame_fault(b, 0, FRAME_ANNOUNCE, 0, "", 0, "a frame from the wrong side");
+	expect_frame_fault(b, 0, FRAME_OPEN, 0, "\0\0a/b", 5, "a lane's frame without a lane");
+	expect_frame_fault(b, 1, FRAME_PING, 0, zeros, 8, "a session's frame on a lane");
+	expect_frame_fault(b, 0, FRAME_PING, FRAME_MORE, zeros, 8, "a frame with flags it cannot have");
+	expect_frame_fault(b, 1, FRAME_DATA, 2, "x", 1, "a frame with flags it cannot have");
+	expect_frame_fault(b, 1, FRAME_DATA, 0, "", 0, "a frame of a size it cannot have");
+	expect_frame_fault(b, 0, FRAME_PING, 0, zeros, 9, "a frame of a size it cannot have");
+	expect_frame_fault(b, 1, FRAME_OPEN, 0, "\4\0a/b", 5, "OPEN of an unknown kind");
+	expect_frame_fault(b, 1, FRAME_OPEN, 0, "\0\1a/b", 5, "OPEN of an unknown kind");
+	expect_frame_fault(b, 1, FRAME_OPEN, 0, "\0\0a/b/c", 7, "OPEN for something that is no service name");
+	expect_frame_fault(b, 1, FRAME_OPEN, 0, "\0\0redis", 7, "OPEN for something that is no service name");
+	expect_frame_fault(b, 1, FRAME_OPEN, 0, "\0\0a/b\0c", 7, "OPEN for something that is no service name");
+	expect_frame_fault(b, 0, FRAME_PROOF, 0, zeros, 100, "PROOF with a signature of a size it cannot have");
+	expect_frame_fault(b, 0, FRAME_PROOF, 0, "\10\0xxxxxxxxnot certificates", 26, "PROOF with something else than certificates");
+	expect_frame_fault(b, 0, FRAME_HELLO, 0, "\1\0\0\0\0\0\1\0", 8, "HELLO for the second time");
+}
+
+static void test_malformed_hello(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct bytes y = {};
+
+	add(&y, 0, FRAME_HELLO, 0, "\2\0\0\0\0\0\1\0", 8);
+	expect_fault(b, &y, "HELLO of another version");
+	y.size = 0;
+	add(&y, 0, FRAME_HELLO, 0, "\1\0\0\0\0\0\0\0", 8);
+	expect_fault(b, &y, "HELLO with a window out of bounds");
+	y.size = 0;
+	add(&y, 0, FRAME_HELLO, 0, "\1\0\0\0\1\0\0\1", 8);
+	expect_fault(b, &y, "HELLO with a window out of bounds");
+	y.size = 0;
+	add_open(&y, 1);
+	expect_fault(b, &y, "something else before HELLO");
+}
+
+static void test_untimely_frames(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static uint8_t zeros[FRAME_PAYLOAD_MAX];
+	static struct bytes y;
+
+	expect_frame_fault(b, 5, FRAME_DATA, 0, "x", 1, "a frame for a lane that was never opened");
+	expect_frame_fault(b, 5, FRAME_CREDIT, 0, "\1\0\0\0", 4, "a frame for a lane that was never opened");
+	expect_frame_fault(b, 5, FRAME_CREDIT, 0, zeros, 4, "CREDIT out of bounds");
+	expect_frame_fault(b, 5, FRAME_FIN, 0, "", 0, "a frame for a lane that was never opened");
+	expect_frame_fault(b, 5, FRAME_RESET, 0, "\6", 1, "a frame for a lane that was never opened");
+	expect_frame_fault(b, 5, FRAME_RESET, 0, "\0", 1, "RESET with an unknown code");
+	add_hello(&y);
+	add_open(&y, 7);
+	add_open(&y, 7);
+	expect_fault(b, &y, "OPEN of a lane number that was used before");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 7);
+	add_open(&y, 6);
+	expect_fault(b, &y, "OPEN of a lane number that was used before");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 1);
+	add(&y, 1, FRAME_FIN, 0, "", 0);
+	add(&y, 1, FRAME_DATA, 0, "x", 1);
+	expect_fault(b, &y, "DATA where it may not be");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 1);
+	add(&y, 1, FRAME_FIN, 0, "", 0);
+	add(&y, 1, FRAME_FIN, 0, "", 0);
+	expect_fault(b, &y, "FIN for the second time");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 1);
+	add(&y, 1, FRAME_DATA, FRAME_MORE, "x", 1);
+	expect_fault(b, &y, "DATA where it may not be");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 1);
+	add(&y, 1, FRAME_CREDIT, 0, "\1\0\0\0", 4);
+	expect_fault(b, &y, "CREDIT for more than was taken");
+}
+
+static void test_data_beyond_credit(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct raw c = raw_client(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL);
+	static uint8_t zeros[FRAME_PAYLOAD_MAX];
+	static struct bytes y;
+	struct role_session s;
+
+	add_hello(&y);
+	add_open(&y, 1);
+	raw_put(&c, y.at, y.size);
+	bed_hear(b, BED_B, LB_ASK, NULL);
+	for (size_t sent = 0; sent <= BED_WINDOW; sent += sizeof(zeros)) {
+		y.size = 0;
+		add(&y, 1, FRAME_DATA, 0, zeros, sizeof(zeros));
+		raw_put(&c, y.at, y.size);
+	}
+	s = bed_hear_session(b, BED_B, SESSION_DOWN);
+	assert_string_equal(s.why, "DATA beyond the credit that was given");
+	bed_hear(b, BED_B, LB_GONE, NULL);
+	raw_close(&c);
+}
+
+/* Proofs that prove nothing. */
+static void test_proofs(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct raw c = raw_client(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL);
+	EVP_PKEY *key = new_key();
+	X509 *x = bed_certificate(b, key, "spiffe://" BED_DOMAIN "/ns/default/svc/web", -60, 600);
+	uint8_t der[4096], *p = der, digest[32] = { 1 }, signature[SIGNATURE_SIZE];
+	int n = i2d_X509(x, &p), size = pki_sign(signature, key, digest);
+	static struct bytes y;
+
+	assert_true(n > 0 && size > 0);
+	add_hello(&y);
+	y.size += frame_put_proof(y.at + y.size, signature, (size_t)size, der, (size_t)n);
+	raw_put(&c, y.at, y.size);
+	assert_string_equal(bed_hear_session(b, BED_B, SESSION_DOWN).why, "PROOF with a signature that is not its certificate's");
+	raw_close(&c);
+	X509_free(x);
+	EVP_PKEY_free(key);
+}
+
+/* Hosts may ask, and hear what is offered; lanes are for services. */
+static void test_purposes(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct bytes y = {};
+
+	add_hello(&y);
+	add_open(&y, 1);
+	expect_fault_as(b, "spiffe://" BED_DOMAIN "/host/a", NULL, &y, "a frame that this kind of session does not have");
+	expect_fault_as(b, "spiffe://" BED_DOMAIN "/host/a", "sealane-ca/1", &y, "a frame that this kind of session does not have");
+	expect_fault_as(b, NULL, "sealane-join/1", &y, "a frame that this kind of session does not have");
+	y.size = 0;
+	add_hello(&y);
+	add(&y, 0, FRAME_CA_ASK, 0, "{}", 2);
+	add(&y, 0, FRAME_CA_ASK, 0, "{}", 2);
+	expect_fault_as(b, NULL, "sealane-join/1", &y, "a second question before the answer");
+	bed_hear(b, BED_B, LB_CA_ASK, NULL);
+}
+
+static void test_question_too_long(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static uint8_t zeros[FRAME_PAYLOAD_MAX];
+	static struct bytes y;
+
+	y.size = 0;
+	add_hello(&y);
+	add(&y, 0, FRAME_CA_ASK, FRAME_MORE, zeros, sizeof(zeros));
+	add(&y, 0, FRAME_CA_ASK, FRAME_MORE, zeros, sizeof(zeros));
+	expect_fault_as(b, NULL, "sealane-join/1", &y, "a text that is longer than it may be");
+}
+
+/* A peer that makes the linker answer and does not read: it is not read from for ever, and nobody else waits. */
+static void test_peer_that_does_not_read(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct raw c = raw_client(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL);
+	struct timeval timeout = { .tv_sec = 1 };
+	static struct bytes y;
+	size_t sent = 0;
+
+	assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)), 0);
+	add_hello(&y);
+	raw_put(&c, y.at, y.size);
+	y.size = 0;
+	for (int i = 0; i < 1000; i++)
+		y.size += frame_put_ping(y.at + y.size, FRAME_PING, 1);
+	while (sent < 64 << 20 && SSL_write(c.ssl, y.at, (int)y.size) > 0)
+		sent += y.size;
+	assert_in_range(sent, 1, 32 << 20); /* it stood still at some time */
+	echo(&r->bystander);
+	raw_close(&c);
+}
+
+int main(void)
+{
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
+		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
+		TEST(test_proofs),		 TEST(test_purposes),	       TEST(test_question_too_long),
+		TEST(test_peer_that_does_not_read),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
