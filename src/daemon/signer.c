@@ -350,7 +350,7 @@ static int store_cert(struct signer *s, const char *file, X509 *cert, struct rol
 	return r < 0 ? refuse_file(answer, r, "writing", file) : 0;
 }
 
-/* The certificate last: without it there is no authority yet, and the next try may begin anew. */
+/* The certificate last: without it there is no authority yet. A key that is there already is used, never lost. */
 static int make_root(struct signer *s, const char *trust_domain, struct role_msg *answer)
 {
 	EVP_PKEY *key = NULL;
@@ -362,7 +362,9 @@ static int make_root(struct signer *s, const char *trust_domain, struct role_msg
 		return refuse_file(answer, s->dir_fd, "opening", "");
 	if (signer_file_exists(s->dir_fd, g_root_cert))
 		return refuse(answer, -EEXIST, "this host is an authority already: keys/%s is in the state directory", g_root_cert);
-	r = make_key(s, g_root_key, &key, answer);
+	r = load_key(s, g_root_key, &key, answer);
+	if (r == -ENOENT)
+		r = make_key(s, g_root_key, &key, answer);
 	if (r < 0)
 		return r;
 	r = pki_make_root(&cert, key, trust_domain, now - BACKDATE_S, now + ROOT_LIFE_S);
