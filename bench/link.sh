@@ -193,8 +193,11 @@ sealane_up() {
 	join_all
 	for way in sealane sealane-lib; do
 		wanted "$way" || continue
-		within 20 answers "$way" || { echo "bench/link.sh: $way does not carry a byte:" >&2; answers "$way" >&2 || true; exit 1; }
-		order+=("$way")
+		if within 5 answers "$way"; then
+			order+=("$way")
+		else
+			note "$way is left out, it carries no byte: $(answers "$way" 2>&1 | tail -1)"
+		fi
 	done
 }
 
