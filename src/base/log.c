@@ -104,6 +104,9 @@ static void line_put_field(struct line *l, const struct log_field *f)
 	case LOG_KIND_U64:
 		snprintf(num, sizeof(num), "%" PRIu64, f->u64);
 		break;
+	case LOG_KIND_ID:
+		snprintf(num, sizeof(num), "\"%016" PRIx64 "\"", f->u64);
+		break;
 	case LOG_KIND_I64:
 		snprintf(num, sizeof(num), "%" PRId64, f->i64);
 		break;

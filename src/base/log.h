@@ -11,7 +11,7 @@
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR, LOG_LEVEL_N };
 
-enum log_kind { LOG_KIND_STR, LOG_KIND_U64, LOG_KIND_I64, LOG_KIND_BOOL };
+enum log_kind { LOG_KIND_STR, LOG_KIND_U64, LOG_KIND_ID, LOG_KIND_I64, LOG_KIND_BOOL };
 
 struct log_field {
 	const char *key; /* a literal of ours: [a-z_.]+ */
@@ -26,6 +26,8 @@ struct log_field {
 
 #define LOG_STR(k, v) ((struct log_field){ .key = (k), .kind = LOG_KIND_STR, .str = (v) })
 #define LOG_U64(k, v) ((struct log_field){ .key = (k), .kind = LOG_KIND_U64, .u64 = (v) })
+/* An id, in the form that people see it in everywhere: 16 hexadecimal digits, a string. */
+#define LOG_ID(k, v) ((struct log_field){ .key = (k), .kind = LOG_KIND_ID, .u64 = (v) })
 #define LOG_I64(k, v) ((struct log_field){ .key = (k), .kind = LOG_KIND_I64, .i64 = (v) })
 #define LOG_BOOL(k, v) ((struct log_field){ .key = (k), .kind = LOG_KIND_BOOL, .b = (v) })
 

@@ -416,7 +416,7 @@ static void open_lane(struct opening *o, struct upstream *u, const struct intent
 	b->workloads[u->wid].n_lanes++;
 	u->n_allowed++;
 	if (lane_may_log(&b->workloads[u->wid], &more))
-		log_info("lane.allow", LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &u->source)),
+		log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &u->source)),
 			 LOG_STR("destination", service_name_format(dst, &u->destination)), LOG_STR("path", "relay"),
 			 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 			 LOG_STR("workload", b->workloads[u->wid].name), LOG_U64("pid", o->accept.pid),
@@ -749,7 +749,7 @@ void lane_on_closed(struct broker *b, size_t gate, const struct role_stats *s)
 	lane_count(l, s);
 	if (lane_may_log(&b->workloads[l->wid], &more))
 		LOG_EVENT(s->end == LANE_END_FDS || s->end == LANE_END_NOMEM ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "lane.close",
-		  LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+		  LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 		  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("end", lane_end_name(s->end)),
 		  LOG_STR("error", s->error ? log_errno_name(s->error) : NULL), LOG_U64("bytes_up", l->bytes_up),
 		  LOG_U64("bytes_down", l->bytes_down), LOG_U64("more", more));
@@ -787,7 +787,7 @@ static void cut_relayed(struct broker *b, struct lane *l, const struct intention
 	l->cut = true;
 	b->counters.lanes_cut++;
 	b->workloads[l->wid].n_cut++;
-	log_warn("lane.cut", LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+	log_warn("lane.cut", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", "relay"),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 		 LOG_STR("why", why));

@@ -177,7 +177,7 @@ static void log_allowed(struct broker *b, const struct lane *l, const struct int
 	uint64_t more;
 
 	if (lane_may_log(w, &more))
-		log_info("lane.allow", LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+		log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 			 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", "shm"),
 			 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 			 LOG_STR("workload", w->name), LOG_U64("pid", l->client_pid), LOG_U64("uid", uid), LOG_U64("more", more));
@@ -191,7 +191,7 @@ static void log_state(struct broker *b, const struct lane *l, enum log_level lev
 	uint64_t more;
 
 	if (lane_may_log(w, &more))
-		LOG_EVENT(level, event, LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+		LOG_EVENT(level, event, LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 			  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", "shm"), LOG_STR("why", why),
 			  LOG_STR("workload", w->name), LOG_STR("server", b->workloads[l->shm.server_wid].name), LOG_U64("more", more));
 }
@@ -295,7 +295,7 @@ void shm_on_closed(struct broker *b, const struct role_stats *s)
 	b->counters.lanes_failed += l->shm.pending && !l->cut;
 	if (lane_may_log(&b->workloads[l->wid], &more))
 		LOG_EVENT(l->shm.pending ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, l->shm.pending ? "lane.fail" : "lane.close",
-			  LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+			  LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 			  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", "shm"),
 			  LOG_STR("why", l->shm.pending ? "it ended before both sides had taken it" : NULL),
 			  LOG_STR("end", lane_end_name(s->end)), LOG_STR("error", s->error ? log_errno_name(s->error) : NULL),
@@ -309,7 +309,7 @@ static void log_cut(struct broker *b, const struct lane *l, const struct intenti
 {
 	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], rule[INTENTION_TEXT_SIZE];
 
-	log_warn("lane.cut", LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+	log_warn("lane.cut", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", "shm"),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)), LOG_STR("why", why));
 }

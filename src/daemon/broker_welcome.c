@@ -5,7 +5,8 @@
  * host has decided already that it may; here it is decided again, by our own intentions and from the certificate's name alone:
  *
  *   (at once)    is it a name of ours, is it revoked, may it, is there such a service, is there room?   a "no" is BL_NO and an event
- *   WAITING      is the server up, has it a certificate?       at most connect_wait
+ *   WAITING      is the server up, has it a certificate?       at most connect_wait, and no more than WAIT_MAX_MS: the source's host
+ *                                                              waits itself, where it has heard of that, and may know another instance
  *   QUEUED       no more than ASKED_MAX are asked of the warden at a time, whatever the other hosts send
  *   CONNECTING   the server's socket (BW_CONNECT), then BL_GO and the lane is open
  *
@@ -22,7 +23,7 @@
 #include <sys/queue.h>
 
 enum welcome_state { WELCOME_WAITING, WELCOME_QUEUED, WELCOME_CONNECTING };
-enum { ASKED_MAX = 64, REFUSALS_LOGGED_PER_S = 10, RETRY_MS = 50 };
+enum { ASKED_MAX = 64, REFUSALS_LOGGED_PER_S = 10, RETRY_MS = 50, WAIT_MAX_MS = 500 };
 
 struct welcome {
 	uint64_t key; /* linker << 32 | the linker's number */
@@ -78,7 +79,7 @@ static struct welcome *welcome_new(struct broker *b, uint32_t linker, const stru
 	*w = (struct welcome){ .key = (uint64_t)linker << 32 | q->ask, .b = b, .refs = 1 };
 	memcpy(w->source_id, q->source, sizeof(w->source_id));
 	memcpy(w->peer, q->peer, sizeof(w->peer));
-	w->deadline_ns = clock_ns() + (uint64_t)(b->config->connect_wait_s * 1e9);
+	w->deadline_ns = clock_ns() + (uint64_t)(b->config->connect_wait_s < WAIT_MAX_MS / 1e3 ? b->config->connect_wait_s * 1e9 : WAIT_MAX_MS * 1e6);
 	HASH_FIND(hh, g_welcome.all, &w->key, sizeof(w->key), old);
 	if (old)
 		welcome_end(old); /* a linker that numbers two alike harms only its own */
@@ -284,7 +285,7 @@ static void log_allow(struct broker *b, const struct lane *l, const struct welco
 
 	if (at && !lane_may_log(at, &more))
 		return;
-	log_info("lane.allow", LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 		 LOG_STR("source_id", w->source_id), LOG_STR("destination_id", spiffe_id_format(id, b->config->trust_domain, &l->destination)),

@@ -349,9 +349,9 @@ static struct role_stats relay_stats(uint64_t lane_id, const struct relay *r)
 static void gate_warn_end(struct gate *g, const struct slot *s)
 {
 	if (s->relay.end == LANE_END_FDS && listener_warn_once(g, s->lid, WARNED_FDS))
-		log_warn("gate.descriptors_refused", LOG_U64("lid", s->lid), LOG_U64("lane", s->lane_id));
+		log_warn("gate.descriptors_refused", LOG_U64("lid", s->lid), LOG_ID("lane", s->lane_id));
 	if (s->relay.end == LANE_END_NOMEM && listener_warn_once(g, s->lid, WARNED_NOMEM))
-		log_warn("gate.out_of_memory", LOG_U64("lid", s->lid), LOG_U64("lane", s->lane_id));
+		log_warn("gate.out_of_memory", LOG_U64("lid", s->lid), LOG_ID("lane", s->lane_id));
 }
 
 /* The lane's relay has said why (relay.end). */
