@@ -110,7 +110,8 @@ SEALANE_API enum sealane_kind sealane_kind(const struct sealane_lane *lane);
 
 /*
  * sealane_fd() - one descriptor for poll, epoll, libuv. It becomes readable when a call that gave -EAGAIN can go on, or the
- * lane has ended; so: call until -EAGAIN, then poll for POLLIN (also when waiting to send). Owned by the lane. Negative: error.
+ * lane has ended; so: call until -EAGAIN, then poll for POLLIN (also when waiting to send). From then on one thread makes all
+ * calls of this lane, of both directions, with SEALANE_NOWAIT: they share what rings. Owned by the lane. Negative: error.
  */
 SEALANE_API int sealane_fd(struct sealane_lane *lane);
 

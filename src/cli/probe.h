@@ -23,6 +23,16 @@ struct probe {
 	void (*run)(struct finding *f);
 };
 
+/*
+ * Where the daemon that we talk to keeps its files; before it has told, and if there is none, where one keeps them by default.
+ * Written by `sealane doctor` before the probes run.
+ */
+struct probe_dirs {
+	char run[256];
+	char cdi[256]; /* "": it writes no specification */
+};
+extern struct probe_dirs probe_dirs;
+
 /* Ends with a NULL name. */
 extern const struct probe probe_kernel[], probe_machine[], probe_engines[];
 

@@ -42,11 +42,13 @@ static void probe_nofile(struct finding *f)
 	finding_set(f, FINDING_OK, "", "hard limit %" PRIu64, (uint64_t)l.rlim_max);
 }
 
+struct probe_dirs probe_dirs = { .run = "/run/sealane", .cdi = "/run/cdi" };
+
 /* A socket file is made by link(2) and rename(2) below the run directory. Tried with a file that has no name before. */
 static void probe_run_dir(struct finding *f)
 {
-	const char *dir = access("/run/sealane", F_OK) == 0 ? "/run/sealane" : "/run";
-	char from[64], to[80];
+	const char *dir = access(probe_dirs.run, F_OK) == 0 ? probe_dirs.run : "/run";
+	char from[sizeof(probe_dirs.run) + 32], to[sizeof(from) + 16];
 	int fd, r;
 
 	snprintf(from, sizeof(from), "%s/.doctor-XXXXXX", dir);
@@ -187,10 +189,14 @@ static void probe_crun(struct finding *f)
 
 static void probe_cdi_file(struct finding *f)
 {
+	char path[sizeof(probe_dirs.cdi) + 32];
 	struct stat st;
 
-	if (stat("/run/cdi/sealane.json", &st) == 0 || stat("/etc/cdi/sealane.json", &st) == 0)
-		return finding_set(f, FINDING_OK, "", "written");
+	if (!probe_dirs.cdi[0])
+		return finding_set(f, FINDING_OK, "", "not wanted: cdi_dir = off");
+	snprintf(path, sizeof(path), "%s/sealane.json", probe_dirs.cdi);
+	if (stat(path, &st) == 0)
+		return finding_set(f, FINDING_OK, "", "%s", path);
 	finding_set(f, FINDING_UNKNOWN, "the daemon writes it into cdi_dir when it runs", "not there");
 }
 

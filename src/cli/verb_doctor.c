@@ -1,4 +1,4 @@
-/* `sealane doctor`: runs the probes (cli/probe.h), asks the daemon how it runs, and says what to change. */
+/* `sealane doctor`: asks the daemon how and where it runs, runs the probes (cli/probe.h), and says what to change. */
 #include "cli/api.h"
 #include "cli/probe.h"
 #include "cli/table.h"
@@ -63,40 +63,54 @@ static void doctor_tell_guard(struct doctor *d, const json_t *status)
 	doctor_tell(d, "daemon: guard", &f);
 }
 
-static void doctor_ask_daemon(struct doctor *d, const char *socket_path)
+/* The probes look where this daemon keeps its files. */
+static void doctor_learn_dirs(const json_t *status)
 {
-	AUTO_REPLY reply = { 0 };
-	struct finding f = { 0 };
-	int r = api_request(socket_path, "GET", "/v1/status", NULL, DOCTOR_TIMEOUT_MS, &reply);
-	const char *identity = api_str(reply.json, "identity");
+	const char *run = api_str(status, "run_dir"), *cdi = api_str(status, "cdi_dir");
 
-	if (r < 0 || reply.status != 200) {
+	if (run && *run)
+		snprintf(probe_dirs.run, sizeof(probe_dirs.run), "%s", run);
+	if (cdi)
+		snprintf(probe_dirs.cdi, sizeof(probe_dirs.cdi), "%s", strcmp(cdi, "off") == 0 ? "" : cdi);
+}
+
+static void doctor_tell_daemon(struct doctor *d, const char *socket_path, const struct api_reply *reply, int r)
+{
+	struct finding f = { 0 };
+	const char *identity = api_str(reply->json, "identity");
+
+	if (r < 0 || reply->status != 200) {
 		finding_set(&f, FINDING_WARN, "systemctl start sealaned, or: sealaned -c /etc/sealane/sealane.conf", "none answers on %s (%s)", socket_path,
 			    r < 0 ? strerror(-r) : "it refuses to tell");
 		doctor_tell(d, "daemon", &f);
 		return;
 	}
-	finding_set(&f, FINDING_OK, "", "%s on %s", api_str(reply.json, "version"), socket_path);
+	finding_set(&f, FINDING_OK, "", "%s on %s", api_str(reply->json, "version"), socket_path);
 	doctor_tell(d, "daemon", &f);
 	if (identity && strcmp(identity, "pidfd") == 0)
 		finding_set(&f, FINDING_OK, "", "pidfd: the kernel says whose connection it is");
 	else
 		finding_set(&f, FINDING_WARN, "docs/design/identity.md says what that does not promise", "%s", identity ? identity : "not told");
 	doctor_tell(d, "daemon: identity", &f);
-	doctor_tell_guard(d, reply.json);
+	doctor_tell_guard(d, reply->json);
 }
 
 int verb_doctor(struct cli *c, int argc, char **argv)
 {
+	AUTO_REPLY reply = { 0 };
 	struct doctor d;
+	int r;
 
 	if (cli_begin(c, NULL, 0, argc, argv, OPT_OPERANDS_ANYWHERE, 0, 0) < 0)
 		return c->exit;
 	d = (struct doctor){ .json = c->json, .colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR"), .checks = json_array() };
+	r = api_request(c->socket_path, "GET", "/v1/status", NULL, DOCTOR_TIMEOUT_MS, &reply);
+	if (r == 0 && reply.status == 200)
+		doctor_learn_dirs(reply.json);
 	doctor_run(&d, probe_kernel);
 	doctor_run(&d, probe_machine);
 	doctor_run(&d, probe_engines);
-	doctor_ask_daemon(&d, c->socket_path);
+	doctor_tell_daemon(&d, c->socket_path, &reply, r);
 	if (c->json) {
 		json_t *answer = json_pack("{s:O, s:b}", "checks", d.checks, "usable", d.n_missing == 0);
 

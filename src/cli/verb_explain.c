@@ -79,8 +79,9 @@ static void explain_ends(const json_t *e)
 		explain_line("destination", json_is_object(json_object_get(e, "link")) ? "on another host" : "not configured on this host");
 		return;
 	}
-	AUTO_FREE(char) text = api_path("workload %s, server %s, health %s", api_has(service, "workload") ? api_str(service, "workload") : "-",
-					api_bool(service, "up") ? "up" : "not up", api_str(service, "health"));
+	AUTO_FREE(char) text = api_path("workload %s, socket %s, library: %" PRId64 " listening, health %s",
+					api_has(service, "workload") ? api_str(service, "workload") : "-", api_bool(service, "up") ? "up" : "not up",
+					(int64_t)api_i64(service, "listeners"), api_str(service, "health"));
 
 	explain_line("destination", text);
 }

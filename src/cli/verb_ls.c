@@ -78,7 +78,8 @@ static char *ls_trim(const char *s)
 static void ls_row_service(struct table *t, const json_t *o)
 {
 	char since[UNIT_TEXT_SIZE];
-	const char *up = !api_bool(o, "offered") ? "client only" : api_bool(o, "up") ? "up" : "down";
+	/* "library": nobody listens on the socket file, but programs that link libsealane do; how many is in the column of that name */
+	const char *up = !api_bool(o, "offered") ? "client only" : api_bool(o, "up") ? "up" : api_i64(o, "listeners") > 0 ? "library" : "down";
 	char listeners[UNIT_TEXT_SIZE];
 	AUTO_FREE(char) output = ls_trim(api_str(o, "health_output"));
 

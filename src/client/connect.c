@@ -131,7 +131,7 @@ static int await(int fd, struct control_msg *ret, int ret_fds[CONTROL_FDS], enum
 		if (left == SEALANE_NOWAIT)
 			return -EAGAIN;
 		if (ppoll(&p, 1, left == SEALANE_FOREVER ? NULL : &ts, NULL) == 0)
-			return lane_fail(-ETIMEDOUT, "%s: no answer in time", service);
+			return lane_fail(-ETIMEDOUT, "%s: no answer in time: the daemon is away or busy, or the server does not accept", service);
 	}
 	if (r == 0 || r == -ECONNRESET)
 		return lane_fail(-SEALANE_E_NO_DAEMON, "%s: the daemon closed the connection", service);

@@ -237,10 +237,11 @@ json_t *view_status(const struct broker *b, int64_t now_unix_s)
 
 	for (size_t i = 0; i < b->n_gates; i++)
 		n_gates += b->gates[i].fd >= 0;
-	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:s,s:{s:o,s:b,s:b},s:o,s:o,s:o}", "version", SEALANE_VERSION, "started",
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:s,s:{s:o,s:b,s:b},s:o,s:o,s:o}", "version", SEALANE_VERSION, "started",
 			 number(b->started_unix_s), "uptime_s", json_integer(up > 0 ? up : 0), "trust_domain",
 			 text(b->config ? b->config->trust_domain : ""), "namespace",
-			 text(b->config ? b->config->namespace_ : ""), "run_dir", text(b->run_dir), "identity",
+			 text(b->config ? b->config->namespace_ : ""), "run_dir", text(b->run_dir), "cdi_dir",
+			 text(b->config && b->config->cdi_dir ? b->config->cdi_dir : ""), "identity",
 			 identity_method_name(b->identity), "guard", guard_name(b->guard), "guard_why",
 			 text(b->guard_why), "direct",
 			 b->config && b->config->direct == CONFIG_DIRECT_OFF ? "off" : "auto", "roles", "gates",
