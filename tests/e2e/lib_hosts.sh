@@ -12,9 +12,12 @@
 
 declare -A HOST_PID HOST_NET HOST_ADDRESS HOST_SERVICES WIRE_FD
 HOSTS=()
+N_PLUGGED=0
 LINK_PORT=7443
 # More for every host's configuration, before its own part.
 HOSTS_CONF=
+# Not empty: a host's file does not name the others.
+HOSTS_FROM_CATALOGUE=
 
 # on NAME COMMAND... - with what lib.sh's functions look at set for that host. A daemon that it starts or ends is remembered, but
 # not out of a subshell.
@@ -80,6 +83,7 @@ host_conf() {
 
 # host_plug NAME NUMBER - its namespace and its cable.
 host_plug() {
+	N_PLUGGED=$2
 	HOST_ADDRESS[$1]=10.99.0.$2
 	net_new "$1"
 	net_in switch sh -ec 'ip link add eth0 netns "$1" type veth peer name "p-$2"; ip link set "p-$2" master br0 up' sh "${HOST_NET[$1]}" "$1"
@@ -92,7 +96,7 @@ host_write() {
 	{
 		printf 'cdi_dir = off\nhost_name = %s\nlisten = "%s:%s"\n%s\n' "$host" "${HOST_ADDRESS[$host]}" "$LINK_PORT" "$HOSTS_CONF"
 		for other in "${HOSTS[@]}"; do
-			[ "$other" = "$host" ] || printf 'host %s { address = "%s:%s" }\n' "$other" "${HOST_ADDRESS[$other]}" "$LINK_PORT"
+			[ "$other" = "$host" ] || [ -n "$HOSTS_FROM_CATALOGUE" ] || printf 'host %s { address = "%s:%s" }\n' "$other" "${HOST_ADDRESS[$other]}" "$LINK_PORT"
 		done
 		cat "$HOSTS_DIR/$host/own.conf"
 	} >"$HOSTS_DIR/$host/sealane.conf"
@@ -103,7 +107,7 @@ hosts_up() {
 	local host
 	HOSTS=("$@")
 	for host in "${HOSTS[@]}"; do
-		host_plug "$host" $((${#HOST_ADDRESS[@]} + 1))
+		host_plug "$host" $((N_PLUGGED + 1))
 	done
 	for host in "${HOSTS[@]}"; do
 		host_write "$host"
@@ -199,8 +203,8 @@ wire_stat() { # HOST -> "frames N lost N corrupted N reset N"
 
 # --- what hosts say ---
 
-# view NAME - `sealane --json ls NAME` of the host at hand.
-view() { sl --json ls "$1"; }
+# view NAME - hosts, links, lanes, certificates as the admin interface of the host at hand tells them.
+view() { api "/v1/$1"; }
 
 # has_certificates - each service that this host may speak for, and the host itself, has a certificate.
 has_certificates() {
@@ -225,6 +229,6 @@ ctr_link() {
 
 # event_after N EVENT [JQ-CONDITION] - is there an event of that name, in the log of the host at hand, after its first N lines?
 event_after() {
-	tail -n +$(($1 + 1)) "$T/daemon.log" | grep '^{' | jq -ce --arg e "$2" "select(.event == \$e) | select(${3:-true})" 2>/dev/null | grep -q .
+	[ -n "$(tail -n +$(($1 + 1)) "$T/daemon.log" | grep '^{' | jq -c --arg e "$2" "select(.event == \$e) | select(${3:-true})" 2>/dev/null)" ]
 }
 log_lines() { wc -l <"$T/daemon.log"; }

@@ -106,6 +106,7 @@ test_views() {
 	for out in hosts links lanes certificates; do
 		check "ls $out, for people" on a sl ls "$out"
 	done
+	kill "$(on a own_pid 'peer.py hold')"
 	check_match "explain names the way" 'link' "$(on a sl explain web redis 2>&1)"
 	check_match "explain, of what is denied" 'deny' "$(on a sl explain stranger redis 2>&1 || true)"
 }
@@ -159,7 +160,7 @@ test_waiting() {
 	check_equal "the server comes later than its client" patience "$(cat "$T/late")"
 }
 
-said() { on a ctr_peer web ask "/run/sealane/$1.sock" ''; }
+said() { on a ctr_peer web hear "/run/sealane/$1.sock"; }
 said_by() { [ "$(said "$1")" = "$2" ]; }
 
 test_instances() {

@@ -5,6 +5,7 @@
   greet PATH [WORD]         serve: say "hello\\n", or WORD, and close first
   sink PATH                 serve: read until the end, answer with the SHA-256 of what came
   ask PATH TEXT             connect, send TEXT, half-close, print the answer
+  hear PATH                 connect, send nothing and close nothing, print what comes until the end
   later SECONDS PATH        connect after a while; print "connected", "refused ..." or "closed"
   many PATH N [HOLD]        open N connections, prove each with a byte twice, hold them until standard input ends (HOLD)
   hold PATH                 one connection, a byte every 20 ms; print "open", and when it ends "cut MILLISECONDS-SINCE-EPOCH"
@@ -139,6 +140,10 @@ def ask(path, text):
     sys.stdout.write(read_all(s).decode(errors="replace"))
 
 
+def hear(path):
+    sys.stdout.write(read_all(dial(path, 40.0)).decode(errors="replace"))
+
+
 def later(seconds, path):
     time.sleep(float(seconds))
     try:
@@ -248,7 +253,7 @@ def churn(path, seconds):
     print(f"{good} good, {bad} bad", flush=True)
 
 
-MODES = {"echo": echo, "greet": greet, "sink": sink, "ask": ask, "later": later, "many": many, "hold": hold, "half": half,
+MODES = {"echo": echo, "greet": greet, "sink": sink, "ask": ask, "hear": hear, "later": later, "many": many, "hold": hold, "half": half,
          "slow": slow, "pass": pass_fd, "churn": churn}
 
 if __name__ == "__main__":
