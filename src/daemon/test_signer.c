@@ -415,6 +415,8 @@ static void test_damaged_files(void **state)
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(symlink("/etc/passwd", path), 0);
 	assert_int_equal(ask_key(0, "host", false, -1).error, -EPERM);
+	put_file("svc.default.db.key.new", "half of a k", 0600); /* what one who was killed leaves behind */
+	assert_int_equal(ask_key(2, "svc.default.db", false, -1).error, 0);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(mkfifo(path, 0600), 0);
 	assert_int_equal(ask_key(0, "host", false, -1).error, -EPERM);

@@ -596,6 +596,17 @@ static void test_remote_key(void **state)
 	n = pki_sign(signature, remote, g_digest); /* the same call as with a key of one's own */
 	assert_true(n > 0);
 	assert_int_equal(pki_verify(web.key, g_digest, signature, (size_t)n), 0);
+	for (size_t size = 31; size < 65; size++) {		   /* whoever holds the key is asked for SHA-256 and nothing else */
+		uint8_t longer[64] = "", big[128];
+		EVP_PKEY_CTX *c = EVP_PKEY_CTX_new(remote, NULL);
+		size_t n_big = sizeof(big);
+
+		assert_int_equal(EVP_PKEY_sign_init(c), 1);
+		assert_int_equal(EVP_PKEY_sign(c, big, &n_big, longer, size) == 1, size == 32);
+		EVP_PKEY_CTX_free(c);
+	}
+	assert_int_equal(h.n_signed, 2);
+	ERR_clear_error();
 	assert_int_equal(pki_key_to_pem(&pem, remote), -ENOMEM); /* there is nothing to write */
 	assert_int_equal(SSL_CTX_use_certificate(ctx, b.cert), 1);
 	assert_int_not_equal(SSL_CTX_use_PrivateKey(ctx, remote), 1); /* another one's certificate */
