@@ -87,10 +87,13 @@ peers_kill() {
 }
 peers_are_gone() { ! peers_kill 0; }
 
-# Politely first, since nginx and socat wait for their own children; then everything else that the libraries made.
+# Politely first, since nginx and socat wait for their own children; then everything else that the libraries made. A second signal, or
+# having been in the middle of on(), does not keep it from its work.
 bench_end() {
 	local rc=$?
+	trap '' INT TERM HUP
 	set +e
+	T=$HOSTS_DIR CTR_TAG=$HOSTS_TAG CTR_DIR=$HOSTS_DIR/c
 	peers_kill TERM
 	within 2 peers_are_gone || peers_kill KILL
 	(exit "$rc")
