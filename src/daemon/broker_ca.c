@@ -355,6 +355,7 @@ static void swap_in(struct broker *b, struct credential *c)
 	c->why[0] = '\0';
 	plan_renewal(c);
 	c->retry_ns = 0;
+	ca_soon(b);
 	if (is_host(c)) {
 		use_host_key(b, c);
 	} else {
@@ -412,6 +413,7 @@ void ca_failed(struct broker *b, struct credential *c, enum ca_failure f, const 
 	if (why != c->why)
 		snprintf(c->why, sizeof(c->why), "%s", why);
 	g_ca.failures[f]++;
+	ca_soon(b); /* to see when it is due again */
 	if (news)
 		log_warn("certificate.failed", LOG_STR("spiffe_id", ca_id(id, c)), LOG_STR("reason", ca_failure_name(f)), LOG_STR("why", c->why),
 			 LOG_I64("not_after", c->now.pem ? c->now.svid.not_after : 0));

@@ -159,13 +159,14 @@ void member_on_answer(struct broker *b, const struct role_ca *m, int fd)
 	struct asked *a = find(m->req);
 	AUTO_FREE(char) text = NULL;
 	struct ca_answer answer;
-	char why[200], line[256];
+	char why[200], line[512];
 	size_t size = 0;
 
 	if (!a)
 		return;
 	if (m->error) {
-		end(b, a, CA_UNREACHABLE, m->why[0] ? m->why : log_errno_name(m->error), NULL);
+		snprintf(line, sizeof(line), "no session to %.63s at %.63s: %.110s", a->host, a->address, m->why[0] ? m->why : log_errno_name(m->error));
+		end(b, a, CA_UNREACHABLE, line, NULL);
 		return;
 	}
 	text = ca_read_fd(fd, LIMIT_CA_ANSWER_SIZE, &size);

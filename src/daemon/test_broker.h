@@ -26,6 +26,12 @@ struct host {
 	pid_t pid;
 	char state_dir[64];
 	struct chan warden, gate, porter;
+	/* A linker and the signer, where a test plays them: start_linker(), start_signer(). Before that nobody is there. */
+	struct chan linker, signer;
+	void (*play_linker)(struct host *h, const struct role_msg *m, int fd);
+	void (*play_signer)(struct host *h, const struct role_msg *m, int fd);
+	void (*play_certificates)(struct host *h); /* WB_FILE ... for BW_CERTIFICATES */
+	void *test;				   /* the test's own */
 	int admin; /* the admin socket, as the keeper would hold it; -1: not made yet */
 	char admin_path[96];
 	/* what the broker asked for */
@@ -42,9 +48,14 @@ struct host {
 	uint32_t held_connect, held_resolve; /* the last one's seq */
 	struct role_msg held_enrol;
 	/* what the gate was told */
-	unsigned n_go, n_refuse, n_gate_cut;
+	unsigned n_go, n_refuse, n_gate_cut, n_hands;
+	int client; /* the other end of the connection that BG_HAND got; -1: none yet */
+	bool client_left; /* GB_GONE instead */
 	struct role_go last_go;
 	uint32_t last_refused;
+	/* TCP, for links */
+	unsigned n_linkers, n_tcp_listens, n_tcp_unlistens, n_dials;
+	struct role_dial last_dial;
 	/* what the porter was told */
 	bool porter_listens[N_IDS]; /* by wid */
 	unsigned n_offers, n_listening, n_porter_refuse, n_porter_cut, n_adopts;
@@ -64,6 +75,8 @@ int host_start(struct host *h);
 void host_stop(struct host *h);
 void start_gate(struct host *h);
 void start_porter(struct host *h);
+void start_signer(struct host *h);
+void start_linker(struct host *h);
 /* give_kept() - WB_KEPT for all that is kept. */
 void give_kept(struct host *h);
 unsigned n_kept(const struct host *h);

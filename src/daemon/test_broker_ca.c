@@ -1,0 +1,1112 @@
+/*
+ * Keys, certificates, joining and the authority, as the broker sees them: the test is its linker and its signer. Certificates are
+ * real in form (the broker reads whose they are, until when, and for which key), and signed by nobody.
+ */
+#include "core/base64.h"
+#include "core/sha256.h"
+#include "core/svid.h"
+#include "daemon/ca_wire.h"
+#include "daemon/test_broker.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+enum { N_NAMES = 32, N_KIDS = 256, N_CREDENTIALS = 64 };
+
+static const char g_links[] = "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\n"
+			      "service redis {}\nservice web { upstream redis {} }\n";
+
+/* What the linker was told, and what the signer has. */
+struct bed {
+	/* signer: names of keys and which key it is; kids */
+	char names[N_NAMES][LIMIT_PATH_SIZE];
+	uint32_t points[N_NAMES];
+	uint32_t kids[N_KIDS]; /* kid -> key; 0: none */
+	uint32_t last_key;
+	bool has_root, no_root_key;
+	unsigned n_issued, n_forgot;
+	int issue_error;
+	struct role_issue issued;
+
+	/* linker */
+	char roots[4096], revoked[4096];
+	struct role_trust trust;
+	struct role_credential credentials[N_CREDENTIALS];
+	unsigned n_credentials, n_bl_forget;
+	uint32_t forgotten;
+	bool has_signer;
+	/* what the authority says to us: the test's own */
+	struct role_ca open, answered;
+	unsigned n_opens, n_answers;
+	char question[8192], answer[65536];
+	int open_error;
+	int (*authority)(struct host *h, struct bed *t, char *answer, size_t size); /* fills the answer to t->question */
+	int64_t life_s, born_s; /* of what it gives, and since when, by our clock */
+	bool silent;
+};
+
+/* ------------------------------------------------------------------ certificates in form */
+
+struct der_out {
+	uint8_t bytes[2048];
+	size_t n;
+};
+
+static void put(struct der_out *d, uint8_t tag, const void *value, size_t n)
+{
+	assert_true(n < 1000);
+	d->bytes[d->n++] = tag;
+	if (n >= 0x80) {
+		d->bytes[d->n++] = 0x82;
+		d->bytes[d->n++] = (uint8_t)(n >> 8);
+	}
+	d->bytes[d->n++] = (uint8_t)n;
+	memcpy(d->bytes + d->n, value, n);
+	d->n += n;
+}
+
+static void put_time(struct der_out *d, int64_t unix_s)
+{
+	time_t t = (time_t)unix_s;
+	char text[32];
+	struct tm tm;
+
+	gmtime_r(&t, &tm);
+	strftime(text, sizeof(text), "%Y%m%d%H%M%SZ", &tm);
+	put(d, 0x18, text, strlen(text));
+}
+
+static void put_key(struct der_out *d, const uint8_t point[KEY_POINT_SIZE])
+{
+	struct der_out info = {};
+	uint8_t bits[1 + KEY_POINT_SIZE] = { 0 };
+
+	memcpy(bits + 1, point, KEY_POINT_SIZE);
+	put(&info, 0x30, "", 0);
+	put(&info, 0x03, bits, sizeof(bits));
+	put(d, 0x30, info.bytes, info.n);
+}
+
+static void put_name(struct der_out *d, const char *id)
+{
+	struct der_out uri = {}, names = {}, one = {}, list = {}, all = {};
+
+	put(&uri, 0x86, id, strlen(id));
+	put(&names, 0x30, uri.bytes, uri.n);
+	put(&one, 0x06, "\x55\x1d\x11", 3);
+	put(&one, 0x04, names.bytes, names.n);
+	put(&list, 0x30, one.bytes, one.n);
+	put(&all, 0x30, list.bytes, list.n);
+	put(d, 0xa3, all.bytes, all.n);
+}
+
+/* Into @ret of 4096. */
+static char *certificate(char *ret, const struct role_issue *i)
+{
+	struct der_out tbs = {}, validity = {}, body = {}, all = {};
+	char text[4096];
+
+	put(&tbs, 0xa0, "\x02\x01\x02", 3);
+	put(&tbs, 0x02, i->serial, sizeof(i->serial));
+	put(&tbs, 0x30, "", 0);
+	put(&tbs, 0x30, "", 0);
+	put_time(&validity, i->not_before);
+	put_time(&validity, i->not_after);
+	put(&tbs, 0x30, validity.bytes, validity.n);
+	put(&tbs, 0x30, "", 0);
+	put_key(&tbs, i->public_key);
+	put_name(&tbs, i->spiffe_id);
+	put(&body, 0x30, tbs.bytes, tbs.n);
+	put(&all, 0x30, body.bytes, body.n);
+	snprintf(ret, 4096, "-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n", base64_encode(text, all.bytes, all.n, BASE64_STD));
+	return ret;
+}
+
+static void make_point(uint8_t point[KEY_POINT_SIZE], uint32_t key)
+{
+	memset(point, 0x11, KEY_POINT_SIZE);
+	point[0] = 4;
+	memcpy(point + 1, &key, sizeof(key));
+}
+
+/* The one root of these tests, whose key is number 1. */
+static const char *root_pem(void)
+{
+	static char pem[4096];
+	struct role_issue i = { .not_before = 1, .not_after = INT64_C(4000000000), .serial = { 0x40 }, .spiffe_id = "spiffe://sealane.local" };
+
+	make_point(i.public_key, 1);
+	return certificate(pem, &i);
+}
+
+/* ------------------------------------------------------------------ the signer */
+
+static int text_fd(const char *text)
+{
+	int fd = memfd_create("text", MFD_CLOEXEC);
+
+	assert_int_equal(pwrite(fd, text, strlen(text), 0), strlen(text));
+	return fd;
+}
+
+static uint32_t *key_called(struct bed *t, const char *name)
+{
+	for (size_t i = 0; i < N_NAMES; i++) {
+		if (!t->names[i][0])
+			strcpy(t->names[i], name);
+		if (strcmp(t->names[i], name) == 0)
+			return &t->points[i];
+	}
+	fail_msg("too many keys");
+	return NULL;
+}
+
+static void play_key(struct bed *t, const struct role_key *k, int fd, struct role_msg *r)
+{
+	uint32_t *key = key_called(t, k->name), foreign = 0;
+
+	assert_true(k->kid < N_KIDS);
+	if (fd >= 0) { /* a file of the test's: the number of the key */
+		char text[16] = "";
+
+		assert_true(pread(fd, text, sizeof(text) - 1, 0) > 0);
+		foreign = (uint32_t)strtoul(text, NULL, 10);
+		key = &foreign;
+	} else if (k->fresh || !*key) {
+		*key = 100 + ++t->last_key;
+	}
+	t->kids[k->kid] = *key;
+	make_point(r->u.signed_.public_key, *key);
+}
+
+static int play_issue(struct bed *t, const struct role_issue *i, struct role_msg *r)
+{
+	char pem[4096];
+
+	assert_true(t->has_root);
+	r->u.signed_.error = t->issue_error;
+	if (i->proof_size && i->proof[0] != 'g') /* the test's proofs begin so when they are good */
+		r->u.signed_.error = -EKEYREJECTED;
+	if (r->u.signed_.error)
+		return -1;
+	t->issued = *i;
+	t->n_issued++;
+	return text_fd(certificate(pem, i));
+}
+
+static int play_root(struct bed *t, const struct role_ca_key *k, struct role_msg *r)
+{
+	if (!k->make && !t->has_root)
+		r->u.signed_.error = -ENOENT;
+	else if (k->make && t->has_root)
+		r->u.signed_.error = -EEXIST;
+	t->has_root |= k->make;
+	return r->u.signed_.error ? -1 : text_fd(root_pem());
+}
+
+static void play_signer(struct host *h, const struct role_msg *m, int fd)
+{
+	struct role_msg r = { .type = SB_REPLY, .seq = m->seq };
+	struct bed *t = h->test;
+	AUTO_FD reply = -1;
+
+	switch (m->type) {
+	case BS_LINKER:
+		return;
+	case BS_FORGET:
+		t->kids[m->u.id.id] = 0;
+		t->n_forgot++;
+		return;
+	case BS_KEY:
+		play_key(t, &m->u.key, fd, &r);
+		break;
+	case BS_SIGN:
+		assert_int_not_equal(t->kids[m->u.sign.kid], 0);
+		r.u.signed_.signature_size = (uint32_t)snprintf((char *)r.u.signed_.signature, SIGNATURE_SIZE, "good by %u", t->kids[m->u.sign.kid]);
+		break;
+	case BS_CA:
+		reply = play_root(t, &m->u.ca_key, &r);
+		break;
+	default:
+		assert_int_equal(m->type, BS_ISSUE);
+		reply = play_issue(t, &m->u.issue, &r);
+	}
+	tell(&h->signer, &r, reply);
+}
+
+/* ------------------------------------------------------------------ the linker */
+
+static void read_text(int fd, char *buf, size_t size)
+{
+	ssize_t n = pread(fd, buf, size - 1, 0);
+
+	assert_true(n >= 0);
+	buf[n] = '\0';
+}
+
+static void play_credential(struct bed *t, const struct role_credential *c, int fd)
+{
+	char pem[4096];
+	struct svid s;
+	uint8_t point[KEY_POINT_SIZE];
+
+	read_text(fd, pem, sizeof(pem));
+	assert_int_equal(svid_read(&s, pem, strlen(pem)), 0);
+	assert_string_equal(s.spiffe_id, c->spiffe_id);
+	assert_int_equal(s.not_after, c->not_after);
+	/* What is shown can be signed for: the signer has the key of this very certificate under this kid. */
+	assert_true(c->kid < N_KIDS);
+	make_point(point, t->kids[c->kid]);
+	assert_memory_equal(point, s.point, sizeof(point));
+	t->credentials[t->n_credentials++ % N_CREDENTIALS] = *c;
+}
+
+static void play_answer(struct host *h, struct bed *t, const struct role_ca *ca)
+{
+	struct role_msg m = { .type = LB_CA_ANSWER, .u.ca = { .req = ca->req } };
+	char text[16384];
+	AUTO_FD fd = -1;
+
+	if (t->silent)
+		return;
+	m.u.ca.error = t->authority(h, t, text, sizeof(text));
+	if (m.u.ca.error)
+		strcpy(m.u.ca.why, "the test broke it");
+	else
+		fd = text_fd(text);
+	tell(&h->linker, &m, fd);
+}
+
+static void play_open(struct host *h, struct bed *t, const struct role_ca *ca)
+{
+	struct role_msg m = { .type = t->open_error ? LB_CA_ANSWER : LB_CA_READY, .u.ca = { .req = ca->req, .error = t->open_error } };
+
+	t->open = *ca;
+	t->n_opens++;
+	if (t->silent)
+		return;
+	memset(m.u.ca.exporter, 0x77, sizeof(m.u.ca.exporter));
+	strcpy(m.u.ca.why, t->open_error ? "connect: ECONNREFUSED" : "");
+	tell(&h->linker, &m, -1);
+}
+
+static void play_linker(struct host *h, const struct role_msg *m, int fd)
+{
+	struct bed *t = h->test;
+
+	switch (m->type) {
+	case BL_SIGNER:
+		t->has_signer = true;
+		break;
+	case BL_TRUST:
+		t->trust = m->u.trust;
+		read_text(fd, t->roots, sizeof(t->roots));
+		break;
+	case BL_REVOKED:
+		read_text(fd, t->revoked, sizeof(t->revoked));
+		break;
+	case BL_CREDENTIAL:
+		play_credential(t, &m->u.credential, fd);
+		break;
+	case BL_FORGET:
+		t->n_bl_forget++;
+		t->forgotten = m->u.id.id;
+		break;
+	case BL_CA_OPEN:
+		play_open(h, t, &m->u.ca);
+		break;
+	case BL_CA_ASK:
+		read_text(fd, t->question, sizeof(t->question));
+		play_answer(h, t, &m->u.ca);
+		break;
+	case BL_CA_ANSWER:
+		t->n_answers++;
+		t->answered = m->u.ca;
+		read_text(fd, t->answer, sizeof(t->answer));
+		break;
+	default:
+		break;
+	}
+}
+
+static void start_both(struct host *h)
+{
+	start_signer(h);
+	start_linker(h);
+	serve(h, 200);
+}
+
+static int setup_links(void **state)
+{
+	struct host *h;
+	struct bed *t = calloc(1, sizeof(*t));
+	int r = setup(state);
+
+	h = *state;
+	assert_non_null(t);
+	h->test = t;
+	h->play_linker = play_linker;
+	h->play_signer = play_signer;
+	t->life_s = 3600;
+	send_config(h, g_links);
+	serve(h, 200);
+	start_both(h);
+	return r;
+}
+
+static int teardown_links(void **state)
+{
+	struct host *h = *state;
+
+	free(h->test);
+	return teardown(state);
+}
+
+static int setup_authority(void **state)
+{
+	int r = setup_links(state);
+
+	assert_int_equal(http(*state, "POST", "/v1/ca", ""), 200);
+	serve(*state, 300);
+	return r;
+}
+
+static void restart(struct host *h, const char *config)
+{
+	struct bed *t = h->test;
+
+	host_stop(h);
+	memset(t->kids, 0, sizeof(t->kids)); /* the signer has its files, and no kid yet */
+	t->n_credentials = 0;
+	host_start(h);
+	send_config(h, config);
+	serve(h, 200);
+	start_both(h);
+}
+
+static const struct role_credential *shown(const struct bed *t, const char *id)
+{
+	for (unsigned i = t->n_credentials; i-- > 0;)
+		if (strcmp(t->credentials[i % N_CREDENTIALS].spiffe_id, id) == 0)
+			return &t->credentials[i % N_CREDENTIALS];
+	fail_msg("%s was never shown", id);
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ the authority */
+
+static void test_before_all(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	assert_true(t->has_signer);
+	assert_string_equal(t->roots, "");
+	assert_string_equal(t->trust.host, "a");
+	assert_int_equal(t->n_credentials, 0);
+	assert_int_equal(t->n_opens, 0);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"source\":\"none\"", "\"host\":\"a\"");
+	assert_then("default/web", "sealane ca init");
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\"}"), 409);
+	assert_non_null(strstr(g_answer, "sealane ca init"));
+	assert_int_equal(http(h, "POST", "/v1/join", "{\"token\":\"sl1.abc\"}"), 409);
+	assert_non_null(strstr(g_answer, "that is no token"));
+}
+
+static void test_init(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	uint8_t print[32];
+	char hex[65];
+
+	assert_int_equal(svid_fingerprint(print, root_pem(), strlen(root_pem())), 0);
+	assert_int_equal(http(h, "POST", "/v1/ca", ""), 200);
+	assert_non_null(strstr(g_answer, hex_encode(hex, print, 32)));
+	serve(h, 300);
+	assert_string_equal(t->roots, root_pem());
+	assert_int_equal(t->n_issued, 3);
+	assert_int_equal(shown(t, "spiffe://sealane.local/host/a")->kid, 0);
+	assert_int_not_equal(shown(t, "spiffe://sealane.local/ns/default/svc/web")->kid, 0);
+	assert_int_not_equal(shown(t, "spiffe://sealane.local/ns/default/svc/web")->kid, shown(t, "spiffe://sealane.local/ns/default/svc/redis")->kid);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"source\":\"self\"", "\"authority\":\"a\"");
+	assert_null(strstr(g_answer, "missing"));
+	assert_int_equal(http(h, "POST", "/v1/ca", ""), 409);
+	assert_non_null(strstr(g_answer, "already"));
+	assert_int_equal(http(h, "GET", "/metrics", ""), 200);
+	assert_non_null(strstr(g_answer, "sealane_certificate_expiry_seconds{spiffe_id=\"spiffe://sealane.local/host/a\"}"));
+	/* The same after a restart: nothing new is made, and the signer has to find its root again before it issues. */
+	restart(h, g_links);
+	assert_int_equal(t->n_issued, 3);
+	assert_int_equal(t->n_credentials, 3);
+	assert_string_equal(t->roots, root_pem());
+}
+
+static void test_signer_restarts(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	memset(t->kids, 0, sizeof(t->kids));
+	t->n_credentials = 0;
+	t->has_signer = false;
+	start_signer(h);
+	serve(h, 300);
+	assert_true(t->has_signer);
+	assert_int_equal(t->n_credentials, 3);
+	assert_int_equal(t->n_issued, 3);
+	/* Its files are gone: a certificate without a key is none. */
+	memset(t->kids, 0, sizeof(t->kids));
+	memset(t->names, 0, sizeof(t->names));
+	memset(t->points, 0, sizeof(t->points));
+	start_signer(h);
+	serve(h, 2500);
+	assert_int_equal(t->n_issued, 6);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_null(strstr(g_answer, "missing"));
+}
+
+static void test_linker_restarts(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	t->n_credentials = 0;
+	t->has_signer = false;
+	memset(t->roots, 0, sizeof(t->roots));
+	start_linker(h);
+	serve(h, 300);
+	assert_true(t->has_signer);
+	assert_int_equal(t->n_credentials, 3);
+	assert_string_equal(t->roots, root_pem());
+}
+
+static void test_services_come_and_go(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	uint32_t web = shown(t, "spiffe://sealane.local/ns/default/svc/web")->kid;
+
+	send_config(h, "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\nservice redis {}\nservice api {}\n");
+	serve(h, 400);
+	assert_int_equal(t->n_issued, 4);
+	shown(t, "spiffe://sealane.local/ns/default/svc/api");
+	assert_int_equal(t->forgotten, web);
+	/* A host that is called otherwise than its certificate says shows none. */
+	send_config(h, "trust_domain = sealane.local\nhost_name = z\nlisten = \"127.0.0.1:7443\"\nservice redis {}\n");
+	serve(h, 200);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_non_null(strstr(g_answer, "is not what this host joined with"));
+}
+
+/* ------------------------------------------------------------------ questions to the authority */
+
+static char g_token[512];
+
+static const char *make_token(struct host *h, const char *body)
+{
+	const char *at;
+
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", body), 200);
+	at = strstr(g_answer, "\"token\":\"");
+	assert_non_null(at);
+	snprintf(g_token, sizeof(g_token), "%.*s", (int)strcspn(at + 9, "\""), at + 9);
+	return g_token;
+}
+
+/* @proof: "good", or not. Return: the answer is in bed.answer. */
+static void question(struct host *h, enum ca_mode mode, const char *peer, const char *text)
+{
+	struct bed *t = h->test;
+	struct role_msg m = { .type = LB_CA_ASK, .u.ca = { .req = 40 + t->n_answers, .mode = mode } };
+	unsigned before = t->n_answers;
+	AUTO_FD fd = text_fd(text);
+
+	strcpy(m.u.ca.peer, peer);
+	memset(m.u.ca.exporter, 0x55, sizeof(m.u.ca.exporter));
+	tell(&h->linker, &m, fd);
+	serve(h, 150);
+	assert_int_equal(t->n_answers, before + 1);
+	assert_int_equal(t->answered.req, 40 + before);
+	assert_int_equal(t->answered.error, 0);
+}
+
+static char *ask_text(const struct ca_question *from, const char *proof)
+{
+	static char text[2048];
+	struct ca_question q = *from;
+
+	make_point(q.key, 7777);
+	q.proof_size = (uint8_t)strlen(proof);
+	memcpy(q.proof, proof, q.proof_size);
+	AUTO_FREE(char) made = ca_question_text(&q);
+	snprintf(text, sizeof(text), "%s", made);
+	return text;
+}
+
+static char *join_text(const char *token, const char *host, const char *proof)
+{
+	struct ca_question q = { .op = CA_OP_JOIN };
+	struct token t;
+
+	assert_int_equal(token_parse(&t, token), 0);
+	memcpy(q.secret, t.secret, sizeof(q.secret));
+	strcpy(q.host, host);
+	return ask_text(&q, proof);
+}
+
+static char *service_text(const char *service, const char *proof)
+{
+	struct ca_question q = { .op = CA_OP_SERVICE };
+
+	assert_int_equal(service_name_parse(&q.service, service, NULL), 0);
+	return ask_text(&q, proof);
+}
+
+#define HOST_B "spiffe://sealane.local/host/b"
+
+static void assert_refused(const struct bed *t, const char *error, const char *why)
+{
+	char expected[64];
+
+	snprintf(expected, sizeof(expected), "\"error\":\"%s\"", error);
+	if (!strstr(t->answer, expected) || !strstr(t->answer, why))
+		fail_msg("not %s, %s: %s", error, why, t->answer);
+}
+
+static void test_token_is_used_once(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct token parsed;
+	char token[512], wrong[512];
+	uint8_t print[32];
+
+	strcpy(token, make_token(h, "{\"host\":\"b\",\"services\":[\"redis\",\"prod/*\"],\"address\":\"10.0.0.1:7443\"}"));
+	assert_int_equal(token_parse(&parsed, token), 0);
+	assert_string_equal(parsed.address, "10.0.0.1:7443");
+	assert_string_equal(parsed.host, "a");
+	assert_int_equal(svid_fingerprint(print, root_pem(), strlen(root_pem())), 0);
+	assert_memory_equal(parsed.root, print, sizeof(print));
+	/* For another host, and with a secret that nobody made: the same answer, and the token is not used up. */
+	question(h, CA_JOIN, "", join_text(token, "c", "good"));
+	assert_refused(t, "used", "wrong, used, over, or for another host");
+	strcpy(wrong, token);
+	parsed.secret[3] ^= 1;
+	question(h, CA_JOIN, "", join_text(token_format(wrong, &parsed), "b", "good"));
+	assert_refused(t, "used", "wrong, used, over, or for another host");
+	question(h, CA_JOIN, "", join_text(token, "b", "good"));
+	assert_non_null(strstr(t->answer, "\"certificate\""));
+	assert_non_null(strstr(t->answer, "\"trust_domain\":\"sealane.local\""));
+	assert_string_equal(t->issued.spiffe_id, HOST_B);
+	assert_in_range(t->issued.not_after - t->issued.not_before, 30 * 3600, 30 * 3600 + 600);
+	/* What it proves is this session. */
+	uint8_t exporter[32], proven[32];
+	memset(exporter, 0x55, sizeof(exporter));
+	ca_proven(proven, exporter);
+	assert_memory_equal(t->issued.proven, proven, sizeof(proven));
+	question(h, CA_JOIN, "", join_text(token, "b", "good"));
+	assert_refused(t, "used", "wrong, used, over, or for another host");
+	/* What the token said it may have. */
+	question(h, CA_HOST, HOST_B, service_text("prod/anything", "good"));
+	assert_string_equal(t->issued.spiffe_id, "spiffe://sealane.local/ns/prod/svc/anything");
+	assert_in_range(t->issued.not_after - t->issued.not_before, 3600, 4200);
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have certificates for default/web");
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_then("host.join", "\"host\":\"b\"");
+	assert_then("ca.refuse", "\"reason\":\"used\"");
+	assert_null(strstr(g_answer, token)); /* not in the log, ever */
+}
+
+static void test_token_ends(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char token[512];
+
+	strcpy(token, make_token(h, "{\"host\":\"b\",\"for_s\":1}"));
+	serve(h, 2100);
+	question(h, CA_JOIN, "", join_text(token, "b", "good"));
+	assert_refused(t, "used", "wrong, used, over");
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\",\"for_s\":0}"), 400);
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"B\"}"), 400);
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"a\"}"), 400);
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\",\"services\":[\"a/b/c\"]}"), 400);
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\",\"address\":\"a.example:7443\"}"), 400);
+	send_config(h, "trust_domain = sealane.local\nhost_name = a\nlisten = \"0.0.0.0:7443\"\nservice redis {}\n");
+	serve(h, 200);
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\"}"), 409);
+	assert_non_null(strstr(g_answer, "give --address"));
+}
+
+static void test_who_may_ask_what(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char token[512];
+
+	strcpy(token, make_token(h, "{\"host\":\"b\",\"services\":[\"*\"]}"));
+	question(h, CA_JOIN, "", service_text("default/web", "good"));
+	assert_refused(t, "denied", "a host without a certificate may join");
+	question(h, CA_HOST, HOST_B, join_text(token, "b", "good"));
+	assert_refused(t, "denied", "a host without a certificate may join");
+	question(h, CA_HOST, "spiffe://sealane.local/ns/default/svc/web", service_text("default/web", "good"));
+	assert_refused(t, "denied", "");
+	question(h, CA_HOST, "spiffe://other.domain/host/b", service_text("default/web", "good"));
+	assert_refused(t, "denied", "");
+	question(h, CA_HOST, HOST_B, "{\"op\":\"service\"}");
+	assert_refused(t, "malformed", "");
+	question(h, CA_JOIN, "", "\xff\xfe");
+	assert_refused(t, "malformed", "");
+	/* Who does not hold the key gets nothing; the token is used up all the same. */
+	question(h, CA_JOIN, "", join_text(token, "b", "bad"));
+	assert_refused(t, "malformed", "the proof is not by the key");
+	question(h, CA_JOIN, "", join_text(token, "b", "good"));
+	assert_refused(t, "used", "");
+	assert_int_equal(t->n_issued, 3);
+	t->issue_error = -EIO;
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "failed", "could not make it");
+}
+
+static void grant(struct host *h, const char *body)
+{
+	assert_int_equal(http(h, "POST", "/v1/ca/grants", body), 200);
+}
+
+static void test_grants(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	grant(h, "{\"host\":\"b\",\"service\":\"web\"}");
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_non_null(strstr(t->answer, "\"certificate\""));
+	question(h, CA_HOST, "spiffe://sealane.local/host/c", service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=web", ""), 200);
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=web", ""), 404);
+	/* The host's own is renewed without a grant. */
+	question(h, CA_HOST, HOST_B, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
+	assert_string_equal(t->issued.spiffe_id, HOST_B);
+	assert_int_equal(http(h, "GET", "/v1/ca", ""), 200);
+	assert_told("\"host\":\"b\"", HOST_B);
+}
+
+static void take_back(struct host *h, const char *what, int status)
+{
+	char body[256];
+
+	snprintf(body, sizeof(body), "{\"what\":\"%s\"}", what);
+	assert_int_equal(http(h, "POST", "/v1/ca/revoked", body), status);
+}
+
+static void test_revocation(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char serial[33], entry[64];
+
+	grant(h, "{\"host\":\"b\",\"service\":\"*\"}");
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	snprintf(entry, sizeof(entry), "serial:%s\n", hex_encode(serial, t->issued.serial, sizeof(t->issued.serial)));
+	/* That host's certificates for one service; the wide grant does not give them back. */
+	take_back(h, "web@b", 200);
+	assert_non_null(strstr(t->revoked, entry));
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	question(h, CA_HOST, HOST_B, service_text("default/api", "good"));
+	assert_non_null(strstr(t->answer, "\"certificate\""));
+	assert_int_equal(http(h, "DELETE", "/v1/ca/revoked?what=web@b", ""), 200);
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_non_null(strstr(t->answer, "\"certificate\""));
+	assert_null(strstr(t->revoked, entry));
+	/* A service, everywhere; here too. */
+	take_back(h, "web", 200);
+	assert_non_null(strstr(t->revoked, "id:spiffe://sealane.local/ns/default/svc/web\n"));
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "revoked");
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"default/web\"", "\"state\":\"revoked\"");
+	/* A host, with all that it has; it cannot be let in by a token either. */
+	take_back(h, "host/b", 200);
+	assert_non_null(strstr(t->revoked, "id:" HOST_B "\n"));
+	question(h, CA_HOST, HOST_B, service_text("default/api", "good"));
+	assert_refused(t, "denied", "revoked");
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\"}"), 409);
+	assert_non_null(strstr(g_answer, "unrevoke"));
+	take_back(h, "host/a", 404);
+	take_back(h, "0123456789abcdef0123456789abcdef", 404);
+	take_back(h, "bad thing", 400);
+	/* It outlives the daemon. */
+	restart(h, g_links);
+	assert_non_null(strstr(t->revoked, "id:" HOST_B "\n"));
+	question(h, CA_HOST, "spiffe://sealane.local/host/c", "{\"op\":\"revoked\",\"version\":0}");
+	assert_non_null(strstr(t->answer, "\"id:" HOST_B "\""));
+	assert_non_null(strstr(t->answer, "\"version\":4"));
+	question(h, CA_HOST, "spiffe://sealane.local/host/c", "{\"op\":\"revoked\",\"version\":4}");
+	assert_null(strstr(t->answer, "revoked\":["));
+}
+
+/* ------------------------------------------------------------------ a member */
+
+static json_t *pem_json(const struct ca_question *q, struct bed *t, const char *id)
+{
+	int64_t now = (int64_t)time(NULL) + t->born_s;
+	struct role_issue i = { .not_before = now - 300, .not_after = now + t->life_s, .serial = { 0x41, (uint8_t)t->n_opens } };
+	char pem[4096];
+
+	memcpy(i.public_key, q->key, sizeof(i.public_key));
+	strcpy(i.spiffe_id, id);
+	return json_pack("{s:s,s:s}", "certificate", certificate(pem, &i), "roots", root_pem());
+}
+
+static int write_json(json_t *o, char *answer, size_t size)
+{
+	AUTO_FREE(char) text = json_dumps(o, JSON_COMPACT);
+
+	snprintf(answer, size, "%s", text);
+	json_decref(o);
+	return 0;
+}
+
+/* An authority that gives what it is asked for. */
+static int good_authority(struct host *h, struct bed *t, char *answer, size_t size)
+{
+	struct ca_question q;
+	char why[200], id[LIMIT_SPIFFE_ID_SIZE], proof[64];
+	json_t *o;
+
+	if (ca_question_read(&q, t->question, strlen(t->question), why, sizeof(why)) < 0)
+		fail_msg("%s: %s", why, t->question);
+	if (q.op == CA_OP_REVOKED)
+		return write_json(json_pack("{s:i,s:s,s:[s]}", "version", 9, "roots", root_pem(), "revoked", "id:spiffe://sealane.local/host/x"), answer, size);
+	/* The proof is by the very key that is to be certified. */
+	snprintf(proof, sizeof(proof), "good by %u", *(uint32_t *)(void *)memcpy(&(uint32_t){ 0 }, q.key + 1, 4));
+	assert_memory_equal(q.proof, proof, strlen(proof));
+	if (q.op == CA_OP_SERVICE)
+		return write_json(pem_json(&q, t, spiffe_id_format(id, "sealane.local", &q.service)), answer, size);
+	o = pem_json(&q, t, host_id_format(id, "sealane.local", "a"));
+	json_object_set_new(o, "trust_domain", json_string("sealane.local"));
+	return write_json(o, answer, size);
+}
+
+static int deny_all(struct host *h, struct bed *t, char *answer, size_t size)
+{
+	return write_json(json_pack("{s:s,s:s}", "error", "denied", "why", "not today"), answer, size);
+}
+
+static int talk_nonsense(struct host *h, struct bed *t, char *answer, size_t size)
+{
+	snprintf(answer, size, "{\"certificate\":\"x\"}");
+	return 0;
+}
+
+static int break_off(struct host *h, struct bed *t, char *answer, size_t size)
+{
+	return -ECONNRESET;
+}
+
+static int other_key(struct host *h, struct bed *t, char *answer, size_t size)
+{
+	struct ca_question q = { .op = CA_OP_HOST };
+	json_t *o;
+
+	make_point(q.key, 4242);
+	o = pem_json(&q, t, "spiffe://sealane.local/host/a");
+	json_object_set_new(o, "trust_domain", json_string("sealane.local"));
+	return write_json(o, answer, size);
+}
+
+static int other_domain(struct host *h, struct bed *t, char *answer, size_t size)
+{
+	struct ca_question q = { .op = CA_OP_HOST };
+	json_t *o = pem_json(&q, t, "spiffe://other.domain/host/a");
+
+	json_object_set_new(o, "trust_domain", json_string("other.domain"));
+	return write_json(o, answer, size);
+}
+
+static const char *token_of_root(void)
+{
+	static char text[TOKEN_TEXT_SIZE];
+	struct token t = { .address = "10.0.0.9:7443", .host = "z" };
+
+	assert_int_equal(svid_fingerprint(t.root, root_pem(), strlen(root_pem())), 0);
+	memset(t.secret, 0x42, sizeof(t.secret));
+	return token_format(text, &t);
+}
+
+static int join(struct host *h, const char *token, const char *more)
+{
+	char body[1024];
+
+	snprintf(body, sizeof(body), "{\"token\":\"%s\"%s}", token, more);
+	return http(h, "POST", "/v1/join", body);
+}
+
+static int setup_member(void **state)
+{
+	int r = setup_links(state);
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	t->authority = good_authority;
+	assert_int_equal(join(h, token_of_root(), ""), 200);
+	serve(h, 300);
+	return r;
+}
+
+static void test_join(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct token token;
+
+	t->authority = good_authority;
+	assert_int_equal(token_parse(&token, token_of_root()), 0);
+	assert_int_equal(join(h, token_of_root(), ""), 200);
+	assert_told("\"authority\":\"z\"", "\"address\":\"10.0.0.9:7443\"");
+	serve(h, 300);
+	assert_string_equal(t->roots, root_pem());
+	assert_int_equal(shown(t, "spiffe://sealane.local/host/a")->kid, 0);
+	shown(t, "spiffe://sealane.local/ns/default/svc/web");
+	shown(t, "spiffe://sealane.local/ns/default/svc/redis");
+	/* The list came as well. */
+	assert_string_equal(t->revoked, "id:spiffe://sealane.local/host/x\n");
+	assert_int_equal(t->open.mode, CA_HOST);
+	assert_string_equal(t->open.address, "10.0.0.9:7443");
+	assert_string_equal(t->open.host, "z");
+	assert_int_equal(join(h, token_of_root(), ""), 409);
+	assert_non_null(strstr(g_answer, "joined already"));
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"c\"}"), 409);
+	assert_non_null(strstr(g_answer, "that is z, ask there"));
+	/* As a host that asks others who have no business here. */
+	question(h, CA_JOIN, "", join_text(token_of_root(), "b", "good"));
+	assert_refused(t, "denied", "not the authority");
+	t->silent = true; /* it can go on without the authority, over a restart */
+	restart(h, g_links);
+	assert_int_equal(t->n_credentials, 3);
+	assert_string_equal(t->revoked, "id:spiffe://sealane.local/host/x\n");
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"host\"", "\"state\":\"valid\"");
+	assert_null(strstr(g_answer, "missing"));
+}
+
+static void test_join_says_no(void **state)
+{
+	static const struct {
+		int (*authority)(struct host *h, struct bed *t, char *answer, size_t size);
+		const char *why;
+	} cases[] = {
+		{ deny_all, "the authority says no: not today" },
+		{ talk_nonsense, "malformed" },
+		{ break_off, "the test broke it" },
+		{ other_key, "not the one that was asked for" },
+		{ other_domain, "set trust_domain" },
+	};
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct token wrong;
+	char text[TOKEN_TEXT_SIZE];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		t->authority = cases[i].authority;
+		assert_int_equal(join(h, token_of_root(), ""), 409);
+		if (!strstr(g_answer, cases[i].why))
+			fail_msg("%s is not in %s", cases[i].why, g_answer);
+	}
+	t->authority = good_authority;
+	assert_int_equal(token_parse(&wrong, token_of_root()), 0);
+	wrong.root[5] ^= 1;
+	assert_int_equal(join(h, token_format(text, &wrong), ""), 409);
+	assert_non_null(strstr(g_answer, "not those that the token names"));
+	t->open_error = -ECONNREFUSED;
+	assert_int_equal(join(h, token_of_root(), ""), 409);
+	assert_non_null(strstr(g_answer, "ECONNREFUSED"));
+	assert_int_equal(t->n_credentials, 0);
+	/* Nothing of all that was kept, and the next one works. */
+	t->open_error = 0;
+	assert_int_equal(join(h, token_of_root(), ""), 200);
+}
+
+static void test_join_while_linker_dies(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	unsigned before = t->n_opens;
+
+	t->silent = true;
+	t->authority = good_authority;
+	/* The certificates of this host are asked for; then nobody answers, and the linker is gone. */
+	send_config(h, "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\nservice redis {}\nservice web {}\nservice api {}\n");
+	serve(h, 300);
+	assert_int_equal(t->n_opens, before + 1);
+	t->silent = false;
+	start_linker(h);
+	serve(h, 2500);
+	shown(t, "spiffe://sealane.local/ns/default/svc/api");
+}
+
+static void test_rotation(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	uint32_t first;
+
+	t->life_s = 6;
+	send_config(h, "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\nservice redis {}\nservice web {}\nservice api {}\n");
+	serve(h, 300);
+	first = shown(t, "spiffe://sealane.local/ns/default/svc/api")->kid;
+	for (int i = 0; i < 40 && shown(t, "spiffe://sealane.local/ns/default/svc/api")->kid == first; i++)
+		serve(h, 500);
+	assert_int_not_equal(shown(t, "spiffe://sealane.local/ns/default/svc/api")->kid, first);
+	assert_int_not_equal(t->kids[first], 0); /* still good for who stands on it */
+	for (int i = 0; i < 60 && t->kids[first]; i++)
+		serve(h, 500);
+	assert_int_equal(t->kids[first], 0);
+	/* The authority goes: what there is stays in use, and ends. */
+	t->authority = deny_all;
+	for (int i = 0; i < 60; i++) {
+		serve(h, 500);
+		assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+		if (strstr(g_answer, "expired"))
+			break;
+	}
+	assert_told("\"name\":\"default/api\"", "not today");
+	assert_told("\"name\":\"default/api\"", "\"state\":\"expired\"");
+	t->authority = good_authority;
+	t->life_s = 3600;
+	for (int i = 0; i < 80 && strstr(g_answer, "expired"); i++) {
+		serve(h, 500);
+		assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	}
+	assert_told("\"name\":\"default/api\"", "\"state\":\"valid\"");
+}
+
+/* A certificate that our clock does not believe is told, and never shown. */
+static void test_clock(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	unsigned before = t->n_credentials;
+
+	t->born_s = 86400;
+	send_config(h, "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\nservice redis {}\nservice web {}\nservice api {}\n");
+	serve(h, 300);
+	assert_int_equal(t->n_credentials, before);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"default/api\"", "set the clock");
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_told("certificate.failed", "\"reason\":\"clock\"");
+}
+
+/* ------------------------------------------------------------------ an external authority */
+
+static const char g_files[] = "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\ncertificates = \"/etc/sealane/certs\"\n"
+			      "service redis {}\nservice web { upstream redis {} }\n";
+static uint32_t g_web_key = 301, g_web_cert_key = 301;
+
+static void give_file(struct host *h, const char *name, const char *text)
+{
+	struct role_msg m = { .type = WB_FILE };
+	AUTO_FD fd = text_fd(text);
+
+	strcpy(m.u.store.name, name);
+	tell(&h->warden, &m, fd);
+}
+
+static void give_pair(struct host *h, const char *name, const char *id, uint32_t key, uint32_t cert_key)
+{
+	struct role_issue i = { .not_before = (int64_t)time(NULL) - 300, .not_after = (int64_t)time(NULL) + 3600, .serial = { 0x42, (uint8_t)cert_key } };
+	char pem[4096], file[64], number[16];
+
+	make_point(i.public_key, cert_key);
+	strcpy(i.spiffe_id, id);
+	snprintf(file, sizeof(file), "%s.crt", name);
+	give_file(h, file, certificate(pem, &i));
+	snprintf(file, sizeof(file), "%s.key", name);
+	snprintf(number, sizeof(number), "%u", key);
+	give_file(h, file, number);
+}
+
+static void play_certificates(struct host *h)
+{
+	give_file(h, "roots.pem", root_pem());
+	give_file(h, "README", "not ours");
+	give_pair(h, "host", "spiffe://sealane.local/host/a", 300, 300);
+	give_pair(h, "default.web", "spiffe://sealane.local/ns/default/svc/web", g_web_key, g_web_cert_key);
+}
+
+static void test_files(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	uint32_t kid;
+
+	h->play_certificates = play_certificates;
+	g_web_key = g_web_cert_key = 301;
+	send_config(h, g_files);
+	serve(h, 400);
+	assert_string_equal(t->roots, root_pem());
+	assert_int_equal(shown(t, "spiffe://sealane.local/host/a")->kid, 0);
+	kid = shown(t, "spiffe://sealane.local/ns/default/svc/web")->kid;
+	assert_int_equal(t->kids[kid], 301);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"source\":\"files\"", "\"host\":\"a\"");
+	assert_told("\"name\":\"default/redis\"", "are not in the directory");
+	assert_int_equal(http(h, "POST", "/v1/ca", ""), 409);
+	assert_non_null(strstr(g_answer, "come from files"));
+	assert_int_equal(join(h, token_of_root(), ""), 409);
+	/* Half of a pair was replaced: the old one stays. Then the other half. */
+	g_web_cert_key = 302;
+	send_config(h, g_files);
+	serve(h, 400);
+	assert_int_equal(shown(t, "spiffe://sealane.local/ns/default/svc/web")->kid, kid);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"default/web\"", "for another key");
+	g_web_key = 302;
+	send_config(h, g_files);
+	serve(h, 400);
+	assert_int_not_equal(shown(t, "spiffe://sealane.local/ns/default/svc/web")->kid, kid);
+}
+
+#define CA_TEST(f, s) cmocka_unit_test_setup_teardown(f, s, teardown_links)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CA_TEST(test_before_all, setup_links),
+		CA_TEST(test_init, setup_links),
+		CA_TEST(test_signer_restarts, setup_authority),
+		CA_TEST(test_linker_restarts, setup_authority),
+		CA_TEST(test_services_come_and_go, setup_authority),
+		CA_TEST(test_token_is_used_once, setup_authority),
+		CA_TEST(test_token_ends, setup_authority),
+		CA_TEST(test_who_may_ask_what, setup_authority),
+		CA_TEST(test_grants, setup_authority),
+		CA_TEST(test_revocation, setup_authority),
+		CA_TEST(test_join, setup_links),
+		CA_TEST(test_join_says_no, setup_links),
+		CA_TEST(test_join_while_linker_dies, setup_member),
+		CA_TEST(test_rotation, setup_member),
+		CA_TEST(test_clock, setup_member),
+		CA_TEST(test_files, setup_links),
+	};
+
+	if (geteuid() != 0) {
+		puts("skip: the broker starts as root");
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
