@@ -675,7 +675,154 @@ static void test_drain(void **state)
 	bed_hear_session(b, BED_B, SESSION_DOWN);
 }
 
-int main(void)
+/* Between hosts, and with an authority. */
+
+static char *text_of(int fd)
+{
+	static char buf[4 << 20];
+	ssize_t n;
+
+	assert_true(fd >= 0);
+	n = pread(fd, buf, sizeof(buf) - 1, 0);
+	assert_true(n >= 0);
+	buf[n] = '\0';
+	close(fd);
+	return buf;
+}
+
+static void announce(struct bed *b, unsigned side, const char *text)
+{
+	struct role_msg m = { .type = BL_ANNOUNCE };
+
+	bed_tell_text(b, side, &m, text);
+}
+
+static void keep_host(struct bed *b, unsigned side)
+{
+	struct role_msg m = { .type = BL_HOST, .u.host = { .hid = BED_HID, .keep = 1, .address = "127.0.0.1:1" } };
+
+	snprintf(m.u.host.name, sizeof(m.u.host.name), "%s", bed_host(!side));
+	bed_tell(b, side, &m, -1);
+}
+
+static void test_hosts_announce(void **state)
+{
+	struct bed *b = *state;
+	static char large[200000];
+	struct role_msg m;
+	int fd;
+
+	announce(b, BED_B, BED_REDIS " up 0\n");
+	keep_host(b, BED_A);
+	m = bed_hear(b, BED_A, LB_ANNOUNCE, &fd);
+	assert_int_equal(m.u.id.id, BED_HID);
+	assert_string_equal(text_of(fd), BED_REDIS " up 0\n");
+	announce(b, BED_B, "");
+	bed_hear(b, BED_A, LB_ANNOUNCE, &fd);
+	assert_string_equal(text_of(fd), "");
+	memset(large, 'x', sizeof(large) - 1); /* more than a frame, and than a batch */
+	announce(b, BED_B, large);
+	bed_hear(b, BED_A, LB_ANNOUNCE, &fd);
+	assert_string_equal(text_of(fd), large);
+}
+
+static void test_hosts_come_back(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg unlisten = { .type = BL_HOST_GONE, .u.id.id = BED_HID };
+	struct role_session s;
+
+	keep_host(b, BED_A);
+	s = bed_hear_session(b, BED_A, SESSION_UP);
+	assert_string_equal(s.local, "spiffe://" BED_DOMAIN "/host/a");
+	/* b throws the session out: its certificate is another one from now on, and a's is revoked for a moment. */
+	bed_revoke(b, BED_B, "id:spiffe://" BED_DOMAIN "/host/a");
+	bed_hear_session(b, BED_A, SESSION_DOWN);
+	bed_hear_session(b, BED_A, SESSION_REFUSED); /* and tries again by itself */
+	bed_revoke(b, BED_B, "");
+	bed_hear_session(b, BED_A, SESSION_UP);
+	bed_tell(b, BED_A, &unlisten, -1);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_OK);
+}
+
+static void test_questions_to_an_authority(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg open = { .type = BL_CA_OPEN, .u.ca = { .req = 42, .mode = CA_HOST, .address = "127.0.0.1:1", .host = "b" } };
+	struct role_msg ready, asked, m;
+	static char answer[100000];
+	int fd;
+
+	bed_tell(b, BED_A, &open, -1);
+	ready = bed_hear(b, BED_A, LB_CA_READY, NULL);
+	assert_int_equal(ready.u.ca.req, 42);
+	m = (struct role_msg){ .type = BL_CA_ASK, .u.ca.req = 42 };
+	bed_tell_text(b, BED_A, &m, "{\"op\":\"service\"}");
+	asked = bed_hear(b, BED_B, LB_CA_ASK, &fd);
+	assert_string_equal(text_of(fd), "{\"op\":\"service\"}");
+	assert_string_equal(asked.u.ca.peer, "spiffe://" BED_DOMAIN "/host/a");
+	assert_int_equal(asked.u.ca.mode, CA_HOST);
+	assert_memory_equal(asked.u.ca.exporter, ready.u.ca.exporter, sizeof(asked.u.ca.exporter));
+	memset(answer, 'y', sizeof(answer) - 1);
+	m = (struct role_msg){ .type = BL_CA_ANSWER, .u.ca.req = asked.u.ca.req };
+	bed_tell_text(b, BED_B, &m, answer);
+	m = bed_hear(b, BED_A, LB_CA_ANSWER, &fd);
+	assert_int_equal(m.u.ca.req, 42);
+	assert_int_equal(m.u.ca.error, 0);
+	assert_string_equal(text_of(fd), answer);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_OK);
+}
+
+static void root_digest(X509 *root, uint8_t ret[32])
+{
+	unsigned n = 32;
+
+	assert_int_equal(X509_digest(root, EVP_sha256(), ret, &n), 1);
+}
+
+/* A host without a certificate, and without roots: it knows an address, a name, and what the root looks like. */
+static void test_joining(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg trust = { .type = BL_TRUST, .u.trust = { .window = BED_WINDOW, .idle_ms = 60000, .timeout_ms = 15000 } };
+	struct role_msg forget = { .type = BL_FORGET };
+	struct role_msg open = { .type = BL_CA_OPEN, .u.ca = { .req = 1, .mode = CA_JOIN, .address = "127.0.0.1:1", .host = "b" } };
+	struct role_msg m;
+	int fd;
+
+	bed_tell_text(b, BED_A, &trust, "");
+	bed_tell(b, BED_A, &forget, -1);
+	root_digest(b->root, open.u.ca.root);
+	bed_tell(b, BED_A, &open, -1);
+	bed_hear(b, BED_A, LB_CA_READY, NULL);
+	m = (struct role_msg){ .type = BL_CA_ASK, .u.ca.req = 1 };
+	bed_tell_text(b, BED_A, &m, "{\"op\":\"join\"}");
+	m = bed_hear(b, BED_B, LB_CA_ASK, &fd);
+	assert_string_equal(text_of(fd), "{\"op\":\"join\"}");
+	assert_int_equal(m.u.ca.mode, CA_JOIN);
+	assert_string_equal(m.u.ca.peer, "");
+	m = (struct role_msg){ .type = BL_CA_ANSWER, .u.ca.req = m.u.ca.req };
+	bed_tell_text(b, BED_B, &m, "{}");
+	bed_hear(b, BED_A, LB_CA_ANSWER, &fd);
+	assert_string_equal(text_of(fd), "{}");
+
+	/* Another root than the token's, another host than the token's. */
+	open.u.ca.root[0] ^= 1;
+	open.u.ca.req = 2;
+	bed_tell(b, BED_A, &open, -1);
+	m = bed_hear(b, BED_A, LB_CA_ANSWER, NULL);
+	assert_int_equal(m.u.ca.req, 2);
+	assert_true(m.u.ca.error < 0);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_REFUSED).reason, SESSION_UNTRUSTED);
+	open.u.ca.root[0] ^= 1;
+	open.u.ca.req = 3;
+	snprintf(open.u.ca.host, sizeof(open.u.ca.host), "c");
+	bed_tell(b, BED_A, &open, -1);
+	bed_hear(b, BED_A, LB_CA_ANSWER, NULL);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_REFUSED).reason, SESSION_WRONG_HOST);
+}
+
+int main(int argc, char **argv)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
@@ -700,7 +847,13 @@ int main(void)
 		TEST(test_silent_signer),
 		TEST(test_the_other_linker_dies),
 		TEST(test_drain),
+		TEST(test_hosts_announce),
+		TEST(test_hosts_come_back),
+		TEST(test_questions_to_an_authority),
+		TEST(test_joining),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

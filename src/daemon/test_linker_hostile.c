@@ -459,7 +459,7 @@ static void test_peer_that_does_not_read(void **state)
 	raw_close(&c);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
@@ -469,5 +469,7 @@ int main(void)
 		TEST(test_peer_that_does_not_read),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,8 +6,9 @@
  * A chain of which OpenSSL says nothing but "expired" is one of ours that has expired; one that has anything else against it is not.
  *
  * Rows from bad-identity on look at the leaf alone (tls_judge_peer()). They are asked again after a resumed handshake, in which no
- * chain comes and OpenSSL calls nobody, with the leaf of the first handshake; so is the time. What a ticket was made under is dropped with
- * the contexts: new roots or a new certificate of this host mean new ticket keys.
+ * chain comes and OpenSSL calls nobody, with the leaf of the first handshake; so is the time. A server asks before it takes a ticket
+ * (judge_ticket()): whom it would refuse gets a whole handshake and so an alert that says why. What a ticket was made under is
+ * dropped with the contexts: new roots or a new certificate of this host mean new ticket keys.
  *
  * On a handshake's way before this: tls_conn.c, tls_handshake(). After it: session.c.
  */
@@ -321,6 +322,16 @@ static int keep_ticket(SSL *ssl, SSL_SESSION *session)
 	return 1; /* ours from now on */
 }
 
+/* A ticket whose certificate would not pass now buys nothing: the handshake goes on in full, and says why not. */
+static SSL_TICKET_RETURN judge_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_size, SSL_TICKET_STATUS status, void *arg)
+{
+	const struct tls_conn *c = tls_conn_of(ssl);
+
+	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+		return status == SSL_TICKET_EMPTY || status == SSL_TICKET_NO_DECRYPT ? SSL_TICKET_RETURN_IGNORE_RENEW : SSL_TICKET_RETURN_ABORT;
+	return tls_ticket_is_good(c->tls, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
+}
+
 static int context_set(const struct tls *t, SSL_CTX *ctx, bool is_client)
 {
 	static const uint8_t id[] = "sealane";
@@ -344,6 +355,8 @@ static int context_set(const struct tls *t, SSL_CTX *ctx, bool is_client)
 		SSL_CTX_sess_set_new_cb(ctx, keep_ticket);
 	else
 		SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
+	if (!is_client)
+		SSL_CTX_set_session_ticket_cb(ctx, NULL, judge_ticket, NULL);
 	return 0;
 }
 

@@ -1,0 +1,107 @@
+#include "link/frame.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+static struct frame parse(const uint8_t *bytes, size_t size, bool from_client, enum frame_purpose purpose)
+{
+	struct frame f;
+	const char *why = "";
+	ssize_t n;
+
+	/* Not before all of it is there, and never a byte more. */
+	for (size_t i = 0; i < size; i++)
+		assert_int_equal(frame_parse(&f, bytes, i, from_client, purpose, &why), 0);
+	n = frame_parse(&f, bytes, size + 1, from_client, purpose, &why);
+	if (n < 0)
+		fail_msg("%s", why);
+	assert_int_equal(n, size);
+	return f;
+}
+
+static void test_what_is_put_is_read(void **state)
+{
+	uint8_t to[FRAME_SIZE_MAX + 1], bytes[FRAME_PAYLOAD_MAX] = { 1, 2, 3 };
+	struct frame f;
+
+	f = parse(to, frame_put_hello(to, 0x12345), true, FRAME_FOR_CA);
+	assert_int_equal(f.u.window, 0x12345);
+	f = parse(to, frame_put_open(to, 0xfffffffe, LINK_STREAM, "default/redis"), true, FRAME_FOR_LANES);
+	assert_int_equal(f.lane, 0xfffffffe);
+	assert_int_equal(f.u.open.kind, LINK_STREAM);
+	assert_string_equal(f.u.open.destination, "default/redis");
+	f = parse(to, frame_put_refused(to, 1, LINK_DOWN, "it does\nnot \xff listen"), false, FRAME_FOR_LANES);
+	assert_int_equal(f.u.refused.code, LINK_DOWN);
+	assert_string_equal(f.u.refused.why, "it does?not ? listen");
+	f = parse(to, frame_put_credit(to, 1, 70000), true, FRAME_FOR_LANES);
+	assert_int_equal(f.u.credit, 70000);
+	f = parse(to, frame_put_code(to, 1, LINK_CUT), true, FRAME_FOR_LANES);
+	assert_int_equal(f.u.code, LINK_CUT);
+	f = parse(to, frame_put_ping(to, FRAME_PONG, UINT64_C(0x123456789abcdef0)), false, FRAME_FOR_HOSTS);
+	assert_int_equal(f.u.ping, UINT64_C(0x123456789abcdef0));
+	f = parse(to, frame_put_empty(to, 0, FRAME_GOAWAY), false, FRAME_FOR_LANES);
+	assert_int_equal(f.type, FRAME_GOAWAY);
+	f = parse(to, frame_put_proof(to, bytes, 70, bytes, 1000), true, FRAME_FOR_LANES);
+	assert_int_equal(f.u.proof.signature_size, 70);
+	assert_int_equal(f.u.proof.certificates_size, 1000);
+	assert_memory_equal(f.u.proof.certificates, bytes, 1000);
+	frame_put_header(to, 9, FRAME_DATA, FRAME_MORE, FRAME_PAYLOAD_MAX);
+	f = parse(to, FRAME_SIZE_MAX, false, FRAME_FOR_LANES);
+	assert_int_equal(f.size, FRAME_PAYLOAD_MAX);
+	assert_int_equal(f.flags, FRAME_MORE);
+}
+
+/* docs/design/link.md, byte by byte. */
+static void test_layout(void **state)
+{
+	uint8_t to[64];
+	static const uint8_t open[] = { 4, 3, 2, 1, 5, 0, 2, 0, 1, 0, 'a', '/', 'b' };
+	static const uint8_t hello[] = { 0, 0, 0, 0, 8, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 0 };
+
+	assert_int_equal(frame_put_open(to, 0x01020304, LINK_STREAM, "a/b"), sizeof(open));
+	assert_memory_equal(to, open, sizeof(open));
+	assert_int_equal(frame_put_hello(to, 256 << 10), sizeof(hello));
+	assert_memory_equal(to, hello, sizeof(hello));
+	for (unsigned i = 1; i < FRAME_TYPE_N; i++)
+		assert_string_not_equal(frame_name(i), "unknown");
+	assert_string_equal(frame_name(0), "unknown");
+	assert_string_equal(frame_name(FRAME_TYPE_N), "unknown");
+}
+
+static void test_bad_headers_are_told_at_once(void **state)
+{
+	uint8_t to[FRAME_HEADER_SIZE];
+	const char *why;
+	struct frame f;
+
+	frame_put_header(to, 1, FRAME_DATA, 0, 1);
+	to[5] = 0xff; /* a size that no frame has: its bytes are not waited for */
+	assert_int_equal(frame_parse(&f, to, sizeof(to), true, FRAME_FOR_LANES, &why), -EPROTO);
+	frame_put_header(to, 0, FRAME_DATA, 0, 1);
+	assert_int_equal(frame_parse(&f, to, sizeof(to), true, FRAME_FOR_LANES, &why), -EPROTO);
+	frame_put_header(to, 1, FRAME_DATA, 0, 1);
+	assert_int_equal(frame_parse(&f, to, sizeof(to), true, FRAME_FOR_HOSTS, &why), -EPROTO);
+}
+
+static void test_too_large_a_proof(void **state)
+{
+	uint8_t to[FRAME_SIZE_MAX], bytes[FRAME_PAYLOAD_MAX] = {};
+
+	assert_int_equal(frame_put_proof(to, bytes, 70, bytes, FRAME_PAYLOAD_MAX - 72), FRAME_SIZE_MAX);
+	assert_int_equal(frame_put_proof(to, bytes, 70, bytes, FRAME_PAYLOAD_MAX - 71), 0);
+	assert_int_equal(frame_put_proof(to, bytes, SIGNATURE_SIZE + 1, bytes, 1), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_what_is_put_is_read),
+		cmocka_unit_test(test_layout),
+		cmocka_unit_test(test_bad_headers_are_told_at_once),
+		cmocka_unit_test(test_too_large_a_proof),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
