@@ -6,9 +6,11 @@
  * away, and this file hands it to a linker (BL_CARRY). From then on:
  *
  *   opening   the linker asks the far host.       LB_OPENED -> open
- *                                                 LB_FAILED with the client back -> the next host that has it, each once, until
- *                                                 connect_wait is over; then refused, with what the last one said
+ *                                                 no answer for ANSWER_MS, and another host has it: taken back (BL_RECALL)
+ *                                                 LB_FAILED with the client back -> the next host that has it, each once;
+ *                                                 then parked, or refused, with what the last one said
  *                                                 LB_FAILED without it (bytes were sent), LB_CLOSED -> refused
+ *   parked    no linker has it, we hold its end.  every RETRY_MS all hosts again, until connect_wait is over; then refused
  *   open      broker_cross.c
  *
  * Which host: of those that have it up, the one with the fewest lanes to it, as it said itself, and our own since; among equals
@@ -21,12 +23,14 @@
 
 #include "core/svid.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 
-enum { TRIES_MAX = 8 };
+enum { TRIES_MAX = 8, RETRY_MS = 200, ANSWER_MS = 1000 };
 
 struct carry {
 	uint32_t pid, uid;
+	int fd; /* owned, while it is parked; else -1 */
 	uint64_t deadline_ns;
 	uint32_t tried[TRIES_MAX];
 	unsigned n_tried;
@@ -60,16 +64,13 @@ static bool was_tried(const struct carry *c, uint32_t hid)
 static struct link_host *choose_host(struct broker *b, const struct service_name *service, const struct carry *c)
 {
 	struct link_host *best = NULL;
-	uint64_t least = UINT64_MAX;
-	uint32_t n_equal = 0;
+	uint32_t least = UINT32_MAX, n_equal = 0;
 
 	for (struct link_host *h = b->hosts; h; h = h->hh.next) {
-		uint32_t told;
-		uint64_t lanes;
+		uint32_t lanes;
 
-		if (link_host_has(h, service, &told) != ELSEWHERE_UP || was_tried(c, h->hid))
+		if (link_host_has(h, service, &lanes) != ELSEWHERE_UP || was_tried(c, h->hid))
 			continue;
-		lanes = (uint64_t)told + h->n_lanes;
 		if (lanes > least)
 			continue;
 		n_equal = lanes < least ? 1 : n_equal + 1;
@@ -170,8 +171,20 @@ static void log_allow(struct broker *b, const struct lane *l, const struct carry
 		 LOG_U64("more", more));
 }
 
+void carry_free(struct carry *c)
+{
+	if (c)
+		fd_cleanup(&c->fd);
+	free(c);
+}
+
+bool carry_is_parked(const struct lane *l)
+{
+	return l->link.opening && l->link.opening->fd >= 0;
+}
+
 /* The client is gone with its descriptor; the lane with this. */
-static void refuse(struct broker *b, struct lane *l)
+void carry_refuse(struct broker *b, struct lane *l)
 {
 	const struct carry *c = l->link.opening;
 	bool denied = c->code == LINK_DENIED;
@@ -200,10 +213,28 @@ static void move_to_host(struct broker *b, struct lane *l, struct link_host *h)
 {
 	struct link_host *old = link_host(b, l->link.hid);
 
-	if (old && old->n_lanes)
-		old->n_lanes--;
+	if (old)
+		link_host_count(old, &l->destination, -1);
 	l->link.hid = h->hid;
-	h->n_lanes++;
+	link_host_count(h, &l->destination, 1);
+}
+
+/*
+ * A host that went without a word is noticed after link_timeout only; a client that has sent nothing need not wait for that where
+ * another host has the service. One that has sent something stays: the far end may have it.
+ */
+static void on_no_answer(struct broker *b, void *arg)
+{
+	struct role_msg m = { .type = BL_RECALL };
+	uint64_t id = (uint64_t)(uintptr_t)arg;
+	struct lane *l;
+
+	HASH_FIND(hh, b->lanes, &id, sizeof(id), l); /* each attempt has an id of its own */
+	if (!l || l->path != LANE_PATH_LINK || !l->link.opening || l->cut || carry_is_parked(l) ||
+	    !choose_host(b, &l->destination, l->link.opening))
+		return;
+	m.u.lane_ref.lane_id = id;
+	link_tell(b, l->link.linker, &m, -1);
 }
 
 /* Return: false: there is nobody (left) to carry it to; l->link.opening says why. */
@@ -216,7 +247,7 @@ static bool carry_on(struct broker *b, struct lane *l, int fd)
 	uint32_t kid = ca_credential(b, &l->source, &why), linker = choose_linker(b);
 
 	if (!h || kid == ROLE_NO_ID || linker == ROLE_NO_ID) {
-		if (c->n_tried == 0) /* else the last host's word stands */
+		if (!c->why[0]) /* else the last host's word stands */
 			snprintf(c->why, sizeof(c->why), "%s",
 				 kid == ROLE_NO_ID ? why : linker == ROLE_NO_ID ? "no linker runs" : "no host has it any more");
 		return false;
@@ -227,6 +258,7 @@ static bool carry_on(struct broker *b, struct lane *l, int fd)
 	m.u.carry = (struct role_carry){ .hid = h->hid, .kid = kid, .kind = LINK_SOCKET, .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
 	service_name_format(m.u.carry.destination, &l->destination);
 	link_tell(b, linker, &m, fd);
+	broker_after(b, ANSWER_MS, on_no_answer, (void *)(uintptr_t)l->id);
 	return true;
 }
 
@@ -248,9 +280,9 @@ void carry_begin(struct broker *b, const struct carry_client *client, int fd)
 		log_error("lane.fail", LOG_STR("workload", b->workloads[client->wid].name), LOG_STR("why", "no memory for the lane"));
 		return;
 	}
-	*c = (struct carry){ .pid = client->pid, .uid = client->uid, .deadline_ns = client->deadline_ns, .code = LINK_FAILED };
+	*c = (struct carry){ .fd = -1, .pid = client->pid, .uid = client->uid, .deadline_ns = client->deadline_ns, .code = LINK_FAILED };
 	if (!carry_on(b, l, fd))
-		refuse(b, l);
+		carry_refuse(b, l);
 }
 
 void carry_on_opened(struct broker *b, uint32_t linker, uint64_t lane_id)
@@ -268,7 +300,44 @@ void carry_on_opened(struct broker *b, uint32_t linker, uint64_t lane_id)
 	if (u)
 		u->n_allowed++;
 	log_allow(b, l, c);
-	free(c);
+	carry_free(c);
+}
+
+static void park(struct broker *b, struct lane *l);
+
+static void on_retry_time(struct broker *b, void *arg)
+{
+	uint64_t id = (uint64_t)(uintptr_t)arg;
+	struct lane *l;
+	struct carry *c;
+
+	HASH_FIND(hh, b->lanes, &id, sizeof(id), l);
+	if (!l || l->path != LANE_PATH_LINK || !carry_is_parked(l))
+		return;
+	c = l->link.opening;
+	if (clock_ns() >= c->deadline_ns) {
+		carry_refuse(b, l);
+		return;
+	}
+	c->n_tried = 0; /* a server may be up again that was not */
+	if (carry_on(b, l, c->fd))
+		close(take_fd(&c->fd));
+	else
+		park(b, l);
+}
+
+/* Under a number of its own, so that the timer of an earlier stay finds nothing. */
+static void park(struct broker *b, struct lane *l)
+{
+	cross_set_linker(l, ROLE_NO_ID);
+	cross_rename(b, l);
+	broker_after(b, RETRY_MS, on_retry_time, (void *)(uintptr_t)l->id);
+}
+
+/* A word that may be another one soon; what is not allowed, or over a limit, is told at once. */
+static bool may_pass(uint32_t code)
+{
+	return code == LINK_DOWN || code == LINK_UNKNOWN || code == LINK_DRAINING || code == LINK_FAILED;
 }
 
 void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_failed *f, int fd)
@@ -282,10 +351,16 @@ void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_f
 	b->link.lanes_no[0][f->code]++;
 	c->code = f->code;
 	snprintf(c->why, sizeof(c->why), "host %s: %s", h ? h->name : "?", f->why[0] ? f->why : link_code_name(f->code));
-	if (fd >= 0 && !l->cut && clock_ns() < c->deadline_ns) {
-		cross_rename(b, l);
-		if (carry_on(b, l, fd))
-			return;
+	if (fd < 0 || l->cut || clock_ns() >= c->deadline_ns) {
+		carry_refuse(b, l);
+		return;
 	}
-	refuse(b, l);
+	cross_rename(b, l);
+	if (carry_on(b, l, fd))
+		return;
+	c->fd = may_pass(f->code) ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+	if (c->fd >= 0)
+		park(b, l);
+	else
+		carry_refuse(b, l);
 }

@@ -47,8 +47,6 @@ struct lane *cross_open(struct broker *b, const struct lane *from)
 	HASH_ADD(hh, b->lanes, id, sizeof(l->id), l);
 	if (l->wid != ROLE_NO_ID)
 		b->workloads[l->wid].n_link_lanes++;
-	if (!l->link.inbound && link_host(b, l->link.hid))
-		link_host(b, l->link.hid)->n_lanes++;
 	return l;
 }
 
@@ -76,14 +74,14 @@ void cross_free(struct broker *b, struct lane *l)
 	b->link.bytes_down[l->link.inbound] += l->bytes_down;
 	if (l->wid != ROLE_NO_ID && b->workloads[l->wid].n_link_lanes)
 		b->workloads[l->wid].n_link_lanes--;
-	if (h && h->n_lanes)
-		h->n_lanes--;
+	if (h)
+		link_host_count(h, &l->destination, -1);
 	lane_quota_release(&l->pair->quota);
 	if (l->link.inbound)
 		link_announce_soon(b);
 	cross_set_linker(l, ROLE_NO_ID);
 	HASH_DEL(b->lanes, l);
-	free(l->link.opening);
+	carry_free(l->link.opening);
 	free(l);
 }
 
@@ -180,7 +178,10 @@ void cross_cut(struct broker *b, struct lane *l, const struct intention *i, cons
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 		 LOG_STR("why", why));
-	link_tell(b, l->link.linker, &m, -1);
+	if (carry_is_parked(l))
+		carry_refuse(b, l);
+	else
+		link_tell(b, l->link.linker, &m, -1);
 }
 
 /* An inbound lane is the source's as its certificate said; that may have been taken back. */
@@ -191,6 +192,7 @@ static bool is_revoked(const struct broker *b, const struct lane *l)
 	return l->link.inbound && ca_is_revoked(b, spiffe_id_format(id, b->config->trust_domain, &l->source));
 }
 
+/* Must not touch the lane after a cut: one that is parked ends with it. */
 static void recheck(struct broker *b, struct lane *l, int64_t now)
 {
 	const struct intention *i = policy_decide(b->policy, &l->source, &l->destination, now);

@@ -180,6 +180,7 @@ int link_host_set(struct broker *b, const char *name, const char *address, enum 
 static void free_host(struct broker *b, struct link_host *h)
 {
 	HASH_DEL(b->hosts, h);
+	free(h->since);
 	free(h->offers);
 	free(h->said);
 	free(h->listed);
@@ -267,6 +268,24 @@ static bool has_said(const struct link_host *h, const struct service_name *servi
 	return false;
 }
 
+/* As it counted them, and what has changed here since: so a burst of connections is spread before the next announcement comes. */
+static uint32_t lanes_told(const struct link_host *h, const struct announced *told)
+{
+	int64_t lanes = (int64_t)told->lanes + h->since[told - h->offers];
+
+	return lanes < 0 ? 0 : lanes > UINT32_MAX ? UINT32_MAX : (uint32_t)lanes;
+}
+
+void link_host_count(struct link_host *h, const struct service_name *service, int change)
+{
+	const struct announced *told = announce_find(h->offers, h->n_offers, service);
+
+	if (change > 0 || h->n_lanes > 0)
+		h->n_lanes += (uint32_t)change;
+	if (told)
+		h->since[told - h->offers] += change;
+}
+
 /*
  * On a session that stands its own word counts. Without one: the catalogue's, where there is one that knows the host; else what was
  * said beforehand, else what it announced last, which is at most a maybe.
@@ -276,7 +295,7 @@ enum route_elsewhere link_host_has(const struct link_host *h, const struct servi
 	const struct announced *told = announce_find(h->offers, h->n_offers, service);
 	const struct announced *listed = find_listed(h, service);
 
-	*ret_lanes = told ? told->lanes : listed ? listed->lanes : 0;
+	*ret_lanes = told ? lanes_told(h, told) : listed ? listed->lanes + h->n_lanes : h->n_lanes;
 	if (h->state == LINK_HOST_UP && h->announced)
 		return !told ? ELSEWHERE_NONE : told->up ? ELSEWHERE_UP : ELSEWHERE_MAYBE;
 	if (listed)
@@ -839,7 +858,8 @@ static void on_announce(struct broker *b, uint32_t hid, int fd)
 {
 	struct link_host *h = link_host(b, hid);
 	AUTO_FREE(char) text = NULL;
-	struct announced *offers = NULL;
+	AUTO_FREE(struct announced) offers = NULL;
+	AUTO_FREE(int32_t) since = NULL;
 	size_t size = 0, n = 0;
 	int r;
 
@@ -848,13 +868,17 @@ static void on_announce(struct broker *b, uint32_t hid, int fd)
 	r = read_text(fd, &text, &size);
 	if (r == 0)
 		r = announce_parse(text, size, &offers, &n);
+	if (r == 0 && !(since = calloc(n + 1, sizeof(*since))))
+		r = -ENOMEM;
 	if (r < 0) {
 		log_warn("host.bad_announcement", LOG_STR("host", h->name), LOG_STR("error", log_errno_name(r)),
 			 LOG_STR("then", "what it said before still counts"));
 		return;
 	}
 	free(h->offers);
-	h->offers = offers;
+	free(h->since);
+	h->offers = take_ptr(offers);
+	h->since = take_ptr(since);
 	h->n_offers = n;
 	h->announced = true;
 	log_debug("host.announced", LOG_STR("host", h->name), LOG_U64("services", n));

@@ -35,6 +35,7 @@ struct link_host {
 	bool announced;		  /* `offers` is what it said on a session that still stands, or (not up) on the last one */
 	struct announced *offers; /* in order of name */
 	size_t n_offers;
+	int32_t *since; /* for each of them: lanes from here that came, less those that went, since it counted them */
 	struct service_name *said; /* beforehand, in the configuration */
 	size_t n_said;
 	struct announced *listed; /* what the catalogue says that it offers; in no order */
@@ -85,10 +86,12 @@ void link_host_remove(struct broker *b, const char *name, enum link_from from);
  */
 MUST_CHECK int link_host_lists(struct broker *b, const char *name, const struct announced *a);
 void link_host_unlists(struct broker *b, const char *name, const struct service_name *service);
+/* link_host_count() - one more (or one less, -1) of our own lanes goes to @service there. */
+void link_host_count(struct link_host *h, const struct service_name *service, int change);
 struct link_host *link_host(struct broker *b, uint32_t hid); /* NULL: none (any more) */
 /* link_host_at() - the host that we know by the same address, whatever the port: likely the one that dialled us. NULL: none. */
 struct link_host *link_host_at(struct broker *b, const char *address);
-/* link_host_has() - what is known of one service at one host. @ret_lanes: open to it there; 0 if not known. */
+/* link_host_has() - what is known of one service at one host. @ret_lanes: open to it there, as far as is known. */
 enum route_elsewhere link_host_has(const struct link_host *h, const struct service_name *service, uint32_t *ret_lanes);
 /* link_elsewhere() - the best that link_host_has() says of any host. */
 enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service);
@@ -127,6 +130,10 @@ const char *carry_lacks(struct broker *b, const struct service_name *source, con
 bool carry_has_share(struct broker *b, const struct workload *w);
 /* carry_begin() - to some host that has the service. @fd: the client's, borrowed. */
 void carry_begin(struct broker *b, const struct carry_client *c, int fd);
+/* carry_is_parked() - no linker has it: carry_refuse() ends it, and frees it. */
+bool carry_is_parked(const struct lane *l);
+void carry_refuse(struct broker *b, struct lane *l);
+void carry_free(struct carry *c);
 void carry_on_opened(struct broker *b, uint32_t linker, uint64_t lane_id);
 void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_failed *f, int fd);
 

@@ -307,6 +307,9 @@ static int linker_message(struct linker *k, const struct role_msg *m, int *fd)
 	case BL_NO:
 		llane_no(k, &m->u.link_no);
 		return 0;
+	case BL_RECALL:
+		llane_recall(k, m->u.lane_ref.lane_id);
+		return 0;
 	case BL_CUT:
 		llane_cut(k, m->u.lane_ref.lane_id);
 		return 0;

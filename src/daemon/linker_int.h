@@ -402,6 +402,8 @@ void llane_fail(struct linker *k, struct llane *l, enum link_code code, const ch
 /* llane_session_over() - its session is. */
 void llane_session_over(struct linker *k, struct llane *l, enum lane_end end, const char *why);
 void llane_cut(struct linker *k, uint64_t id);
+/* llane_recall() - the broker would rather try another host: if nothing of the client has gone out, it goes back. */
+void llane_recall(struct linker *k, uint64_t id);
 void llane_limit(struct linker *k, const struct role_lane_ref *m);
 void llane_unpause(struct linker *k);
 struct role_stats llane_stats(const struct llane *l);

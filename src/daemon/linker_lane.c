@@ -751,6 +751,16 @@ void llane_cut(struct linker *k, uint64_t id)
 		llane_end(k, l, LANE_END_CUT, 0, LINK_CUT);
 }
 
+void llane_recall(struct linker *k, uint64_t id)
+{
+	struct llane *l = llane_by_id(k, id);
+
+	if (!l || (l->state != LANE_WAITING && l->state != LANE_OPENING) || l->bytes_out > 0)
+		return;
+	lane_tell_far(k, l, LINK_CUT);
+	llane_fail(k, l, LINK_FAILED, "no answer yet", true);
+}
+
 void llane_limit(struct linker *k, const struct role_lane_ref *m)
 {
 	struct llane *l = llane_by_id(k, m->lane_id);

@@ -108,6 +108,7 @@ static const struct role_format {
 	MSG(BL_GO, link_go),
 	MSG(BL_NO, link_no, STR(link_no, why)),
 	MSG(BL_CUT, lane_ref),
+	MSG(BL_RECALL, lane_ref),
 	MSG(BL_LIMIT, lane_ref),
 	MSG_EMPTY(BL_STATS),
 	MSG_EMPTY(BL_ANNOUNCE),

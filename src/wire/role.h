@@ -121,6 +121,7 @@ enum role_msg_type {
 	BL_GO,		   /* + fd: yes to LB_ASK: the server's end (u.link_go). LB_CLOSED follows in any case */
 	BL_NO,		   /* no to LB_ASK (u.link_no) */
 	BL_CUT,		   /* end a lane */
+	BL_RECALL,	   /* a lane that no host has taken yet: LB_FAILED with its client, if not a byte of it was sent; else nothing */
 	BL_LIMIT,	   /* new byte rate for a lane */
 	BL_STATS,	   /* send LB_STATS for each lane, LB_SESSION_STATS for each session, then LB_STATS with lane_id 0; seq is echoed */
 	BL_ANNOUNCE,	   /* + fd: what hosts that ask are told we offer (text of ANNOUNCE); replaces the one before */

@@ -1,0 +1,983 @@
+/*
+ * Other hosts, as the broker sees them: what it tells a linker, where a client's lane goes, whom it lets in, and what becomes of it
+ * when somebody says no, says nothing, or dies. The linker is the test's; certificates are test_link_ca.c's.
+ */
+#include "daemon/test_broker.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+static const char g_links[] = "host_name = a\n"
+			      "listen = \"127.0.0.1:7443\"\n"
+			      "connect_wait = 600ms\n"
+			      "host a { address = \"10.0.0.1:7443\" }\n" /* ourselves: the same file on all hosts */
+			      "host b { address = \"10.0.0.2:7443\" }\n"
+			      "host c { address = \"10.0.0.3:7443\" }\n"
+			      "workload cache { services = [redis] }\n"
+			      "service redis {}\n"
+			      "service nokey { socket_path = \"nokey.sock\" upstream far {} }\n"
+			      "service web { upstream far {} }\n"
+			      "intention { source = \"*\" destination = far action = allow }\n"
+			      "intention { source = stranger destination = \"*\" action = allow }\n"
+			      "intention { source = revoked destination = redis action = allow }\n";
+
+#define TD "spiffe://sealane.local"
+enum { NO_FD = -1, KIDS = 10 };
+
+/* What the linker was told. */
+struct linker {
+	struct role_msg told[512];
+	size_t n, seen;
+	int carried;	   /* the client's connection of the last BL_CARRY, owned */
+	char offers[4096]; /* of the last BL_ANNOUNCE */
+	bool hold_stats;
+	struct role_stats lane;
+	struct role_session_stats session;
+	uint32_t n_sessions;
+};
+
+static struct linker *linker(const struct host *h)
+{
+	return h->test;
+}
+
+static void tell_linker_stats(struct host *h, uint32_t seq)
+{
+	struct role_msg m = { .type = LB_STATS, .seq = seq, .u.stats = linker(h)->lane };
+	struct role_msg s = { .type = LB_SESSION_STATS, .seq = seq, .u.session_stats = linker(h)->session };
+
+	if (m.u.stats.lane_id)
+		tell(&h->linker, &m, -1);
+	if (s.u.session_stats.session)
+		tell(&h->linker, &s, -1);
+	m.u.stats = (struct role_stats){};
+	tell(&h->linker, &m, -1);
+}
+
+static void play_linker(struct host *h, const struct role_msg *m, int fd)
+{
+	struct linker *k = linker(h);
+	ssize_t n;
+
+	assert_true(k->n < ARRAY_SIZE(k->told));
+	k->told[k->n++] = *m;
+	if (m->type == BL_CARRY) {
+		assert_true(fd >= 0);
+		fd_cleanup(&k->carried);
+		k->carried = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	} else if (m->type == BL_ANNOUNCE) {
+		n = pread(fd, k->offers, sizeof(k->offers) - 1, 0);
+		assert_true(n >= 0);
+		k->offers[n] = '\0';
+	} else if (m->type == BL_STATS && !k->hold_stats) {
+		tell_linker_stats(h, m->seq);
+	} else {
+		assert_true(fd >= 0 || (m->type != BL_LISTEN && m->type != BL_GO));
+	}
+}
+
+/* The next message of this type that was not asked for yet; NULL: none came. */
+static const struct role_msg *next_told(struct host *h, uint32_t type)
+{
+	struct linker *k = linker(h);
+
+	for (size_t i = k->seen; i < k->n; i++)
+		if (k->told[i].type == type) {
+			k->seen = i + 1;
+			return &k->told[i];
+		}
+	return NULL;
+}
+
+static const struct role_msg *want_told(struct host *h, uint32_t type)
+{
+	const struct role_msg *m = next_told(h, type);
+
+	if (!m)
+		fail_msg("the linker was not told %s", role_msg_name(type));
+	return m;
+}
+
+static void forget_told(struct host *h)
+{
+	linker(h)->seen = linker(h)->n;
+}
+
+static void say(struct host *h, const struct role_msg *m, int fd)
+{
+	tell(&h->linker, m, fd);
+	serve(h, 60);
+}
+
+static uint32_t hid_of(struct host *h, const char *name)
+{
+	const struct linker *k = linker(h);
+
+	for (size_t i = k->n; i-- > 0;)
+		if (k->told[i].type == BL_HOST && strcmp(k->told[i].u.host.name, name) == 0)
+			return k->told[i].u.host.hid;
+	fail_msg("the linker knows no host %s", name);
+	return 0;
+}
+
+static struct role_msg session_msg(uint32_t session, uint32_t state, uint32_t reason, uint32_t hid)
+{
+	struct role_msg m = { .type = LB_SESSION };
+
+	m.u.session = (struct role_session){ .session = session, .state = state, .reason = reason, .hid = hid };
+	strcpy(m.u.session.local, TD "/host/a");
+	strcpy(m.u.session.peer, TD "/host/b");
+	strcpy(m.u.session.address, "10.0.0.2:7443");
+	return m;
+}
+
+static void host_is_up(struct host *h, const char *name)
+{
+	struct role_msg m = session_msg(++linker(h)->n_sessions, SESSION_UP, SESSION_OK, hid_of(h, name));
+
+	say(h, &m, -1);
+}
+
+static void announces(struct host *h, const char *name, const char *text)
+{
+	struct role_msg m = { .type = LB_ANNOUNCE, .u.id.id = hid_of(h, name) };
+	AUTO_FD fd = memfd_create("offers", MFD_CLOEXEC);
+
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	say(h, &m, fd);
+}
+
+static void has(struct host *h, const char *name, const char *text)
+{
+	host_is_up(h, name);
+	announces(h, name, text);
+}
+
+static void event(struct host *h, const char *a, const char *b)
+{
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_told(a, b);
+}
+
+static int setup_links(void **state)
+{
+	int r = setup(state);
+	struct host *h = *state;
+
+	if (r < 0)
+		return r;
+	h->test = calloc(1, sizeof(struct linker));
+	assert_non_null(h->test);
+	linker(h)->carried = -1;
+	h->play_linker = play_linker;
+	send_config(h, g_links);
+	serve(h, 200);
+	start_linker(h);
+	serve(h, 200);
+	enrol(h, "web", 11);
+	enrol(h, "nokey", 12);
+	return 0;
+}
+
+static int teardown_links(void **state)
+{
+	struct host *h = *state;
+
+	fd_cleanup(&linker(h)->carried);
+	free(h->test);
+	return teardown(state);
+}
+
+/* Not lid_of(): web has had another socket file, before this configuration. */
+static uint32_t lid_of_far(const struct host *h, const char *workload)
+{
+	for (uint32_t i = 0; i < N_IDS; i++)
+		if (strcmp(h->sockets[i], "far.sock") == 0 && h->socket_wid[i] == wid_of(h, workload))
+			return i;
+	fail_msg("%s has no far.sock", workload);
+	return 0;
+}
+
+static void client(struct host *h, const char *workload, uint32_t cid)
+{
+	struct role_msg m = { .type = GB_ACCEPT };
+
+	h->resolve_wid = wid_of(h, workload);
+	m.u.accept = (struct role_accept){ .cid = cid, .lid = lid_of_far(h, workload), .pid = 1,
+					   .cgroup_id = strcmp(workload, "web") == 0 ? 11 : 12 };
+	tell(&h->gate, &m, -1);
+	serve(h, 150);
+}
+
+/* The client's side sees the end: nobody holds the connection any more. */
+static bool client_is_over(const struct host *h)
+{
+	char byte;
+
+	return poll(&(struct pollfd){ .fd = h->client, .events = POLLIN }, 1, 0) == 1 && read(h->client, &byte, 1) == 0;
+}
+
+static void opened(struct host *h, uint64_t lane)
+{
+	struct role_msg m = { .type = LB_OPENED, .u.lane_ref.lane_id = lane };
+
+	say(h, &m, -1);
+}
+
+static void closed(struct host *h, uint64_t lane, uint32_t end)
+{
+	struct role_msg m = { .type = LB_CLOSED, .u.stats = { .lane_id = lane, .end = end, .bytes_up = 123 } };
+
+	say(h, &m, -1);
+}
+
+/* @back: the client comes back with it, since nothing was sent. */
+static void failed(struct host *h, uint64_t lane, uint32_t code, bool back)
+{
+	struct role_msg m = { .type = LB_FAILED, .u.link_failed = { .lane_id = lane, .code = code } };
+	AUTO_FD fd = take_fd(&linker(h)->carried);
+
+	say(h, &m, back ? fd : -1);
+}
+
+/* ------------------------------------------------------------------ what a linker is told */
+
+static void test_told(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+
+	assert_int_equal(h->n_linkers, 1);
+	assert_int_equal(h->n_tcp_listens, 1);
+	assert_string_equal(h->last_dial.address, "127.0.0.1:7443");
+	assert_int_equal(h->last_dial.timeout_ms, 15000);
+	assert_string_equal(h->last_dial.congestion, "cubic");
+	assert_int_equal(linker(h)->told[0].type, BL_TRUST); /* before all else */
+	want_told(h, BL_LISTEN);
+	m = want_told(h, BL_HOST);
+	assert_string_equal(m->u.host.name, "b");
+	assert_string_equal(m->u.host.address, "10.0.0.2:7443");
+	assert_int_equal(m->u.host.keep, 1);
+	assert_string_equal(want_told(h, BL_HOST)->u.host.name, "c");
+	want_told(h, BL_ANNOUNCE);
+	assert_non_null(strstr(linker(h)->offers, "default/redis up 0\n"));
+	assert_null(next_told(h, BL_HOST)); /* not itself */
+	assert_null(strstr(linker(h)->offers, "web")); /* it offers nothing */
+	/* One that is started again is told all of it again. */
+	forget_told(h);
+	start_linker(h);
+	serve(h, 150);
+	want_told(h, BL_LISTEN);
+	want_told(h, BL_HOST);
+	want_told(h, BL_HOST);
+	want_told(h, BL_ANNOUNCE);
+}
+
+static void test_announces_changes(void **state)
+{
+	struct host *h = *state;
+	uint32_t redis = sid_of(h, "redis.sock");
+	size_t before;
+
+	forget_told(h);
+	server_state(h, redis, false);
+	serve(h, 200);
+	want_told(h, BL_ANNOUNCE);
+	assert_non_null(strstr(linker(h)->offers, "default/redis down 0\n"));
+	before = linker(h)->n;
+	for (int i = 0; i < 5; i++)
+		server_state(h, redis, i % 2 == 0);
+	serve(h, 200);
+	assert_int_equal(linker(h)->n, before + 1); /* once, as it is at the end */
+	assert_non_null(strstr(linker(h)->offers, "default/redis up 0\n"));
+	assert_int_equal(http(h, "POST", "/v1/workloads/cache/drain", "{\"on\":true}"), 200);
+	serve(h, 100);
+	assert_non_null(strstr(linker(h)->offers, "default/redis down 0\n"));
+}
+
+static void test_reload_of_hosts(void **state)
+{
+	struct host *h = *state;
+	uint32_t b = hid_of(h, "b"), c = hid_of(h, "c");
+	char text[2048];
+
+	forget_told(h);
+	snprintf(text, sizeof(text), "%s", strstr(g_links, "workload cache"));
+	snprintf(text + strlen(text), sizeof(text) - strlen(text),
+		 "host_name = a\nconnect_wait = 600ms\nlinks = 2\nhost b { address = \"10.0.0.22:7443\" }\n");
+	send_config(h, text);
+	serve(h, 200);
+	assert_int_equal(h->n_linkers, 2);
+	assert_int_equal(h->n_tcp_unlistens, 1);
+	assert_int_equal(want_told(h, BL_HOST_GONE)->u.id.id, c);
+	assert_string_equal(want_told(h, BL_HOST)->u.host.address, "10.0.0.22:7443");
+	assert_int_equal(hid_of(h, "b"), b);
+	want_told(h, BL_UNLISTEN);
+	assert_null(next_told(h, BL_LISTEN));
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_null(strstr(g_answer, "10.0.0.3:7443"));
+}
+
+static void test_dial(void **state)
+{
+	struct host *h = *state;
+	struct role_msg m = { .type = LB_DIAL, .u.dial_ask = { .session = 5, .hid = hid_of(h, "b") } };
+
+	forget_told(h);
+	say(h, &m, -1);
+	assert_int_equal(h->n_dials, 1);
+	assert_string_equal(h->last_dial.address, "10.0.0.2:7443");
+	assert_int_equal(want_told(h, BL_DIALED)->u.dialed.session, 5);
+	m.u.dial_ask = (struct role_dial_ask){ .session = 6, .hid = ROLE_NO_ID, .req = 77 }; /* an authority */
+	say(h, &m, -1);
+	assert_string_equal(h->last_dial.address, "10.0.0.77:7443");
+	assert_int_equal(want_told(h, BL_DIALED)->u.dialed.error, 0);
+	m.u.dial_ask = (struct role_dial_ask){ .session = 7, .hid = 4711 };
+	say(h, &m, -1);
+	assert_int_equal(want_told(h, BL_DIALED)->u.dialed.error, -ENOENT);
+	assert_int_equal(h->n_dials, 2);
+}
+
+/* ------------------------------------------------------------------ lanes that go out */
+
+static void test_goes_out(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+	uint64_t lane;
+
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_then("\"route\":\"link\"", "is not reached");
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	assert_int_equal(h->n_hands, 1);
+	m = want_told(h, BL_CARRY);
+	assert_int_equal(m->u.carry.hid, hid_of(h, "b"));
+	assert_string_equal(m->u.carry.destination, "default/far");
+	assert_in_range(m->u.carry.kid, KIDS, KIDS + 10);
+	lane = m->u.carry.lane_id;
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b")); /* no host has taken it yet */
+	opened(h, lane);
+	linker(h)->lane = (struct role_stats){ .lane_id = lane, .bytes_up = 77 };
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_then("\"path\":\"link:b\"", "\"bytes_up\":77");
+	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
+	assert_then("\"lanes_open\":1", "\"allowed\":1");
+	event(h, "\"lane.allow\"", "\"path\":\"link:b\"");
+	assert_told("\"lane.allow\"", "\"source_id\":\"" TD "/ns/default/svc/web\"");
+	assert_told("\"lane.allow\"", "\"destination_id\":\"" TD "/ns/default/svc/far\"");
+	closed(h, lane, LANE_END_EOF);
+	event(h, "\"lane.close\"", "\"bytes_up\":123");
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b"));
+	assert_int_equal(http(h, "GET", "/metrics", ""), 200);
+	assert_non_null(strstr(g_answer, "sealane_link_lanes_opened_total{direction=\"out\"} 1"));
+	assert_non_null(strstr(g_answer, "sealane_link_lane_bytes_total{side=\"out\",direction=\"up\"} 123"));
+	closed(h, lane, LANE_END_EOF); /* twice, and one that never was */
+	closed(h, 99, LANE_END_EOF);
+	opened(h, 99);
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
+}
+
+/* The gate keeps the client, which it sees leave, until somebody has the service. */
+static void test_waits_for_a_host(void **state)
+{
+	struct host *h = *state;
+
+	client(h, "web", 1);
+	assert_int_equal(h->n_hands + h->n_refuse, 0);
+	has(h, "b", "default/far down 0\n");
+	assert_int_equal(h->n_hands, 0);
+	announces(h, "b", "default/far up 0\n");
+	assert_int_equal(h->n_hands, 1);
+	want_told(h, BL_CARRY);
+	/* Nobody, for as long as connect_wait. */
+	announces(h, "b", "default/far down 0\n");
+	client(h, "web", 2);
+	serve(h, 700);
+	assert_int_equal(h->n_refuse, 1);
+	event(h, "\"lane.fail\"", "host c (10.0.0.3:7443) is not reached");
+	/* All have told, and none has it. */
+	announces(h, "b", "default/other up 0\n");
+	has(h, "c", "");
+	client(h, "web", 3);
+	assert_int_equal(h->n_refuse, 2);
+	event(h, "\"lane.deny\"", "nor on another one that is known");
+}
+
+static void test_no_certificate(void **state)
+{
+	struct host *h = *state;
+
+	has(h, "b", "default/far up 0\n");
+	client(h, "nokey", 1);
+	serve(h, 700);
+	assert_int_equal(h->n_hands, 0);
+	assert_int_equal(h->n_refuse, 1);
+	event(h, "\"lane.fail\"", "default/nokey has no certificate: this host has not joined: see `sealane join`");
+	assert_int_equal(http(h, "GET", "/v1/explain?source=nokey&destination=far", ""), 200);
+	assert_then("\"link\":", "has no certificate");
+}
+
+static void test_next_host(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+	uint32_t first;
+	uint64_t lane;
+
+	has(h, "b", "default/far up 0\n");
+	has(h, "c", "default/far up 0\n");
+	client(h, "web", 1);
+	m = want_told(h, BL_CARRY);
+	first = m->u.carry.hid;
+	lane = m->u.carry.lane_id;
+	failed(h, lane, LINK_DOWN, true);
+	m = want_told(h, BL_CARRY);
+	assert_int_not_equal(m->u.carry.hid, first);
+	assert_int_not_equal(m->u.carry.lane_id, lane);
+	failed(h, lane, LINK_DOWN, false); /* a late word about the first attempt */
+	opened(h, m->u.carry.lane_id);
+	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
+	assert_then("\"lanes_open\":1", "\"allowed\":1");
+	closed(h, m->u.carry.lane_id, LANE_END_EOF);
+	/* Both say that it is not allowed: refused, at once, with what was said. */
+	client(h, "web", 2);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_DENIED, true);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_DENIED, true);
+	assert_null(next_told(h, BL_CARRY));
+	assert_true(client_is_over(h));
+	event(h, "\"lane.deny\"", "\"code\":\"denied\"");
+	assert_told("\"lane.deny\"", "\"tried\":2");
+	/* A byte was sent: the far end may have it, so there is no other try. */
+	client(h, "web", 3);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_FAILED, false);
+	assert_null(next_told(h, BL_CARRY));
+	assert_true(client_is_over(h));
+	event(h, "\"lane.fail\"", "\"code\":\"failed\"");
+}
+
+/* The only one says that its server is not up: it may be, in a moment. */
+static void test_parked(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_DOWN, true);
+	serve(h, 300);
+	m = want_told(h, BL_CARRY);
+	assert_int_equal(m->u.carry.hid, hid_of(h, "b"));
+	opened(h, m->u.carry.lane_id);
+	assert_false(client_is_over(h));
+	closed(h, m->u.carry.lane_id, LANE_END_EOF);
+	/* Not for longer than connect_wait. */
+	client(h, "web", 2);
+	for (int i = 0; i < 20 && !client_is_over(h); i++) {
+		m = next_told(h, BL_CARRY);
+		if (m)
+			failed(h, m->u.carry.lane_id, LINK_DOWN, true);
+		serve(h, 100);
+	}
+	assert_true(client_is_over(h));
+	event(h, "\"lane.fail\"", "\"code\":\"down\"");
+	/* And not when the policy changes meanwhile. */
+	client(h, "web", 3);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_DOWN, true);
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"deny\"}"), 200);
+	assert_true(client_is_over(h));
+	assert_null(next_told(h, BL_CARRY));
+}
+
+static void test_no_answer(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+	uint64_t lane;
+
+	has(h, "b", "default/far up 0\n");
+	has(h, "c", "default/far up 0\n");
+	client(h, "web", 1);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	serve(h, 1200);
+	assert_int_equal(want_told(h, BL_RECALL)->u.lane_ref.lane_id, lane);
+	/* It could not be given back, and then is taken after all. */
+	opened(h, lane);
+	closed(h, lane, LANE_END_EOF);
+	/* With one host alone there is nobody to ask instead. */
+	announces(h, "c", "");
+	client(h, "web", 2);
+	m = want_told(h, BL_CARRY);
+	serve(h, 1200);
+	assert_null(next_told(h, BL_RECALL));
+	opened(h, m->u.carry.lane_id);
+}
+
+static void test_fewest_lanes(void **state)
+{
+	struct host *h = *state;
+	uint32_t b, c, n_b = 0;
+
+	has(h, "b", "default/far up 7\n");
+	has(h, "c", "default/far up 4\n");
+	b = hid_of(h, "b");
+	c = hid_of(h, "c");
+	for (uint32_t cid = 1; cid <= 3; cid++) { /* 4, 5, 6: below 7 */
+		client(h, "web", cid);
+		assert_int_equal(want_told(h, BL_CARRY)->u.carry.hid, c);
+	}
+	for (uint32_t cid = 4; cid <= 9; cid++) { /* then by turns, whoever begins */
+		client(h, "web", cid);
+		n_b += want_told(h, BL_CARRY)->u.carry.hid == b;
+	}
+	assert_int_equal(n_b, 3);
+	announces(h, "c", "default/far up 1\n"); /* as it counts now */
+	client(h, "web", 10);
+	assert_int_equal(want_told(h, BL_CARRY)->u.carry.hid, c);
+}
+
+static void test_limits_out(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+	uint64_t first;
+
+	assert_int_equal(http(h, "POST", "/v1/intentions",
+			      "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"allow\",\"limits\":{\"open_lanes\":2,\"bytes_per_s\":1000}}"), 200);
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	m = want_told(h, BL_CARRY);
+	assert_int_equal(m->u.carry.bytes_per_s, 1000);
+	first = m->u.carry.lane_id;
+	opened(h, first);
+	client(h, "web", 2);
+	want_told(h, BL_CARRY);
+	client(h, "web", 3);
+	assert_null(next_told(h, BL_CARRY));
+	assert_int_equal(h->n_refuse, 1);
+	closed(h, first, LANE_END_CLIENT);
+	client(h, "web", 4);
+	want_told(h, BL_CARRY);
+	assert_int_equal(http(h, "POST", "/v1/intentions",
+			      "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"allow\",\"limits\":{\"bytes_per_s\":50}}"), 200);
+	m = want_told(h, BL_LIMIT);
+	assert_int_equal(m->u.lane_ref.bytes_per_s, 50);
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"deny\"}"), 200);
+	want_told(h, BL_CUT);
+	want_told(h, BL_CUT);
+	assert_null(next_told(h, BL_CUT));
+	event(h, "\"lane.cut\"", "\"path\":\"link:b\"");
+}
+
+static void test_ends_with_the_container(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	opened(h, lane);
+	assert_int_equal(http(h, "DELETE", "/v1/workloads/web", ""), 200);
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+}
+
+static void test_client_leaves(void **state)
+{
+	struct host *h = *state;
+
+	has(h, "b", "default/far up 0\n");
+	h->client_left = true;
+	client(h, "web", 1);
+	assert_int_equal(h->n_hands, 1);
+	assert_null(next_told(h, BL_CARRY));
+	h->client_left = false;
+	client(h, "web", 2);
+	want_told(h, BL_CARRY);
+}
+
+static void test_here_is_nearer(void **state)
+{
+	struct host *h = *state;
+	char text[2048];
+
+	snprintf(text, sizeof(text), "%s workload near { services = [far] } service far {}\n", g_links);
+	send_config(h, text);
+	serve(h, 200);
+	has(h, "b", "default/far up 0\n");
+	assert_int_equal(h->route[lid_of_far(h, "web")], ROLE_ROUTE_DIRECT);
+	server_state(h, sid_of(h, "far.sock"), false);
+	serve(h, 100);
+	assert_int_equal(h->route[lid_of_far(h, "web")], ROLE_ROUTE_GATE);
+	client(h, "web", 1);
+	want_told(h, BL_CARRY);
+	server_state(h, sid_of(h, "far.sock"), true);
+	serve(h, 100);
+	assert_int_equal(h->route[lid_of_far(h, "web")], ROLE_ROUTE_DIRECT);
+}
+
+/* ------------------------------------------------------------------ lanes that come in */
+
+static void ask(struct host *h, uint32_t number, const char *source, const char *destination)
+{
+	struct role_msg m = { .type = LB_ASK, .u.link_ask = { .ask = number, .kind = LINK_SOCKET } };
+
+	strcpy(m.u.link_ask.source, source);
+	strcpy(m.u.link_ask.destination, destination);
+	strcpy(m.u.link_ask.peer, "10.0.0.2:40123");
+	say(h, &m, -1);
+}
+
+static void assert_no(struct host *h, uint32_t number, uint32_t code)
+{
+	const struct role_msg *m = want_told(h, BL_NO);
+
+	assert_int_equal(m->u.link_no.ask, number);
+	assert_string_equal(link_code_name(m->u.link_no.code), link_code_name(code));
+}
+
+#define STRANGER TD "/ns/default/svc/stranger"
+
+static void test_comes_in(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+	uint64_t lane;
+
+	ask(h, 1, STRANGER, "default/redis");
+	m = want_told(h, BL_GO);
+	assert_int_equal(m->u.link_go.ask, 1);
+	assert_int_equal(m->u.link_go.kid, KIDS + sid_of(h, "redis.sock"));
+	lane = m->u.link_go.lane_id;
+	event(h, "\"lane.allow\"", "\"source_id\":\"" STRANGER "\"");
+	assert_told("\"lane.allow\"", "\"destination_id\":\"" TD "/ns/default/svc/redis\"");
+	assert_told("\"lane.allow\"", "\"address\":\"10.0.0.2:40123\"");
+	assert_told("\"lane.allow\"", "\"path\":\"link:b\""); /* known by its address */
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_then("\"path\":\"link:b\"", "\"workload\":null");
+	serve(h, 1100);
+	assert_non_null(strstr(linker(h)->offers, "default/redis up 1\n")); /* others are told how busy it is */
+	closed(h, lane, LANE_END_SERVER);
+	event(h, "\"lane.close\"", "server-reset");
+	serve(h, 1100);
+	assert_non_null(strstr(linker(h)->offers, "default/redis up 0\n"));
+}
+
+static void test_not_let_in(void **state)
+{
+	struct host *h = *state;
+	struct role_msg m = { .type = LB_ASK, .u.link_ask = { .ask = 9, .kind = LINK_MESSAGES } };
+
+	ask(h, 1, TD "/ns/default/svc/nobody", "default/redis");
+	assert_no(h, 1, LINK_DENIED);
+	event(h, "\"lane.deny\"", "\"source_id\":\"" TD "/ns/default/svc/nobody\"");
+	assert_told("\"lane.deny\"", "default deny");
+	ask(h, 2, STRANGER, "default/nothing");
+	assert_no(h, 2, LINK_UNKNOWN);
+	ask(h, 3, TD "/ns/default/svc/nobody", "default/nothing"); /* who may not, does not learn what there is */
+	assert_no(h, 3, LINK_DENIED);
+	ask(h, 4, TD "/host/b", "default/redis");
+	assert_no(h, 4, LINK_DENIED);
+	ask(h, 5, "spiffe://other.domain/ns/default/svc/stranger", "default/redis");
+	assert_no(h, 5, LINK_DENIED);
+	event(h, "spiffe://other.domain", "not a service's of our trust domain");
+	ask(h, 6, STRANGER, "redis"); /* in whose namespace? */
+	assert_no(h, 6, LINK_DENIED);
+	ask(h, 7, STRANGER, "default/Redis");
+	assert_no(h, 7, LINK_DENIED);
+	ask(h, 8, TD "/ns/default/svc/revoked", "default/redis");
+	assert_no(h, 8, LINK_DENIED);
+	event(h, "svc/revoked", "is revoked");
+	strcpy(m.u.link_ask.source, STRANGER);
+	strcpy(m.u.link_ask.destination, "default/redis");
+	say(h, &m, -1);
+	assert_no(h, 9, LINK_UNKNOWN);
+	assert_int_equal(http(h, "POST", "/v1/workloads/cache/drain", "{\"on\":true}"), 200);
+	ask(h, 10, STRANGER, "default/redis");
+	assert_no(h, 10, LINK_DRAINING);
+	assert_int_equal(h->n_connects, 0);
+	ask(h, 11, STRANGER, "default/web"); /* it only connects to others */
+	assert_no(h, 11, LINK_UNKNOWN);
+	assert_int_equal(http(h, "GET", "/metrics", ""), 200);
+	assert_non_null(strstr(g_answer, "sealane_link_lanes_refused_total{direction=\"in\",code=\"denied\"} 7"));
+}
+
+static void test_server_not_up(void **state)
+{
+	struct host *h = *state;
+	uint32_t redis = sid_of(h, "redis.sock");
+
+	server_state(h, redis, false);
+	serve(h, 50);
+	ask(h, 1, STRANGER, "default/redis");
+	assert_null(next_told(h, BL_NO));
+	server_state(h, redis, true);
+	serve(h, 100);
+	assert_int_equal(want_told(h, BL_GO)->u.link_go.ask, 1);
+	server_state(h, redis, false);
+	serve(h, 50);
+	ask(h, 2, STRANGER, "default/redis");
+	serve(h, 700);
+	assert_no(h, 2, LINK_DOWN);
+	event(h, "\"lane.fail\"", "nobody listens on its socket");
+	/* One that is offered and has no certificate cannot prove itself. */
+	server_state(h, sid_of(h, "nokey.sock"), true);
+	ask(h, 3, STRANGER, "default/nokey");
+	serve(h, 700);
+	assert_no(h, 3, LINK_FAILED);
+}
+
+static void test_leaves_before_the_answer(void **state)
+{
+	struct host *h = *state;
+	struct role_msg gone = { .type = LB_GONE, .u.id.id = 1 };
+
+	assert_int_equal(http(h, "POST", "/v1/intentions",
+			      "{\"source\":\"stranger\",\"destination\":\"redis\",\"action\":\"allow\",\"limits\":{\"open_lanes\":1}}"), 200);
+	h->hold_connects = true;
+	ask(h, 1, STRANGER, "default/redis");
+	say(h, &gone, -1);
+	answer_connect(h, h->held_connect);
+	serve(h, 100);
+	assert_null(next_told(h, BL_GO));
+	h->hold_connects = false;
+	ask(h, 2, STRANGER, "default/redis"); /* the quota was given back */
+	want_told(h, BL_GO);
+	ask(h, 3, STRANGER, "default/redis");
+	assert_no(h, 3, LINK_LIMIT);
+}
+
+static void test_cut_inbound(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	ask(h, 1, STRANGER, "default/redis");
+	lane = want_told(h, BL_GO)->u.link_go.lane_id;
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"stranger\",\"destination\":\"redis\",\"action\":\"deny\"}"), 200);
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+	closed(h, lane, LANE_END_CUT);
+	ask(h, 2, STRANGER, "default/redis");
+	assert_no(h, 2, LINK_DENIED);
+	/* While the warden connects. */
+	assert_int_equal(http(h, "DELETE", "/v1/intentions?source=stranger&destination=redis", ""), 200);
+	h->hold_connects = true;
+	ask(h, 3, STRANGER, "default/redis");
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"stranger\",\"destination\":\"redis\",\"action\":\"deny\"}"), 200);
+	answer_connect(h, h->held_connect);
+	serve(h, 100);
+	assert_no(h, 3, LINK_DENIED);
+}
+
+static void test_many_come_in(void **state)
+{
+	struct host *h = *state;
+	unsigned n_go = 0;
+
+	h->hold_connects = true;
+	for (uint32_t i = 1; i <= 200; i++) {
+		struct role_msg m = { .type = LB_ASK, .u.link_ask = { .ask = i } };
+
+		strcpy(m.u.link_ask.source, STRANGER);
+		strcpy(m.u.link_ask.destination, "default/redis");
+		tell(&h->linker, &m, -1);
+	}
+	while (chan_wants_write(&h->linker)) {
+		serve(h, 1);
+		assert_int_equal(chan_flush(&h->linker), 0);
+	}
+	serve(h, 200);
+	assert_int_equal(h->n_connects, 64); /* whatever other hosts send, the warden has time for this one's containers */
+	h->hold_connects = false;
+	answer_connect(h, h->held_connect);
+	serve(h, 300);
+	while (next_told(h, BL_GO))
+		n_go++;
+	assert_int_equal(n_go, 200 - 63); /* those that the warden never answered are still asked */
+}
+
+/* ------------------------------------------------------------------ sessions */
+
+static void test_sessions(void **state)
+{
+	struct host *h = *state;
+	uint32_t b = hid_of(h, "b");
+	struct role_msg m = session_msg(1, SESSION_UP, SESSION_OK, b);
+
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_then("\"name\":\"b\"", "\"state\":\"unknown\"");
+	strcpy(m.u.session.cipher, "TLS_AES_128_GCM_SHA256");
+	say(h, &m, -1);
+	linker(h)->session = (struct role_session_stats){ .session = 1, .n_lanes = 3, .bytes_in = 1000, .rtt_us = 99 };
+	assert_int_equal(http(h, "GET", "/v1/links", ""), 200);
+	assert_then("\"peer_id\":\"" TD "/host/b\"", "\"bytes_in\":1000");
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_then("\"name\":\"b\"", "\"state\":\"up\"");
+	event(h, "\"link.up\"", "\"host\":\"b\"");
+	announces(h, "b", "default/far up 2\n");
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_then("default/far", "\"services_said_by\":\"host\"");
+	m.u.session.state = SESSION_DOWN;
+	m.u.session.reason = SESSION_TIMEOUT;
+	say(h, &m, -1);
+	event(h, "\"link.down\"", "\"reason\":\"timeout\"");
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_then("\"name\":\"b\"", "\"state\":\"down\"");
+	assert_int_equal(http(h, "GET", "/v1/links", ""), 200);
+	assert_non_null(strstr(g_answer, "\"links\":[]"));
+	say(h, &m, -1); /* one that is gone already */
+	assert_int_equal(http(h, "GET", "/metrics", ""), 200);
+	assert_non_null(strstr(g_answer, "sealane_link_ended_total{reason=\"timeout\"} 1\n"));
+	assert_non_null(strstr(g_answer, "sealane_link_received_bytes_total{local=\"" TD "/host/a\",peer=\"" TD "/host/b\",direction=\"out\"} 1000"));
+	assert_non_null(strstr(g_answer, "sealane_host_up{host=\"b\"} 0"));
+}
+
+static void test_refused_sessions(void **state)
+{
+	struct host *h = *state;
+	struct role_msg m = session_msg(1, SESSION_REFUSED, SESSION_UNTRUSTED, hid_of(h, "b"));
+	const char *p;
+	unsigned n = 0;
+
+	strcpy(m.u.session.why, "the chain ends at none of our roots");
+	for (int i = 0; i < 5; i++)
+		say(h, &m, -1);
+	event(h, "\"link.refuse\"", "\"reason\":\"untrusted\"");
+	for (p = g_answer; (p = strstr(p, "\"link.refuse\"")); p++)
+		n++;
+	assert_int_equal(n, 1); /* the same host, the same reason: once a minute */
+	m.u.session.reason = SESSION_EXPIRED;
+	say(h, &m, -1);
+	event(h, "\"link.refuse\"", "\"reason\":\"untrusted\"");
+	assert_told("\"expired\"", "none of our roots");
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_then("\"name\":\"b\"", "\"reason\":\"expired\"");
+	/* Strangers: each is told, until they are too many. */
+	m = session_msg(2, SESSION_REFUSED, SESSION_NO_CERTIFICATE, ROLE_NO_ID);
+	m.u.session.inbound = 1;
+	for (int i = 0; i < 40; i++)
+		tell(&h->linker, &m, -1);
+	serve(h, 100);
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	for (n = 0, p = g_answer; (p = strstr(p, "\"no-certificate\"")); p++)
+		n++;
+	assert_in_range(n, 5, 20);
+	assert_int_equal(http(h, "GET", "/metrics", ""), 200);
+	assert_non_null(strstr(g_answer, "sealane_link_refused_total{reason=\"no-certificate\"} 40\n"));
+	m.u.session.reason = SESSION_LOST;
+	m.u.session.hid = hid_of(h, "c");
+	say(h, &m, -1);
+	event(h, "\"link.fail\"", "\"reason\":\"lost\"");
+}
+
+static void test_bad_announcements(void **state)
+{
+	struct host *h = *state;
+
+	has(h, "b", "default/far up 0\n");
+	announces(h, "b", "default/far up 0\ngarbage\n");
+	event(h, "\"host.bad_announcement\"", "\"host\":\"b\"");
+	client(h, "web", 1);
+	want_told(h, BL_CARRY); /* what it said before still counts */
+	struct role_msg m = { .type = LB_ANNOUNCE, .u.id.id = 4711 };
+	AUTO_FD large = memfd_create("large", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(large, LIMIT_ANNOUNCE_SIZE + 1), 0);
+	say(h, &m, large); /* of nobody */
+	m.u.id.id = hid_of(h, "b");
+	say(h, &m, large);
+	say(h, &m, NO_FD);
+	client(h, "web", 2);
+	want_told(h, BL_CARRY);
+}
+
+static void test_linker_dies(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	assert_int_equal(http(h, "POST", "/v1/intentions",
+			      "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"allow\",\"limits\":{\"open_lanes\":1}}"), 200);
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	opened(h, lane);
+	ask(h, 1, STRANGER, "default/redis");
+	want_told(h, BL_GO);
+	linker(h)->hold_stats = true;
+	chan_close(&h->linker);
+	h->linker.fd = -1;
+	serve(h, 200);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200); /* nobody waits for its counters */
+	assert_null(strstr(g_answer, "link:b"));
+	event(h, "\"linker.lost\"", "\"lanes\":2");
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_then("\"name\":\"b\"", "\"state\":\"down\"");
+	linker(h)->hold_stats = false;
+	start_linker(h);
+	serve(h, 150);
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 2); /* the quota was given back */
+	want_told(h, BL_CARRY);
+}
+
+static void test_malformed(void **state)
+{
+	struct host *h = *state;
+	struct role_msg m = { .type = LB_SESSION, .u.session.state = SESSION_STATE_N };
+
+	assert_int_equal(chan_send(&h->linker, &m, role_msg_size(LB_SESSION), -1), 0);
+	assert_int_equal(poll(&(struct pollfd){ .fd = h->linker.fd, .events = POLLIN | POLLHUP }, 1, 5000), 1);
+	chan_close(&h->linker);
+	h->linker.fd = -1;
+	serve(h, 100);
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200); /* that linker's channel ended, nothing else */
+	start_linker(h);
+	serve(h, 100);
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	want_told(h, BL_CARRY);
+}
+
+/* The other hosts are told before it goes; what is on its way has a second. */
+static void test_stop(void **state)
+{
+	struct host *h = *state;
+	struct role_msg m = { .type = WB_STOP };
+	uint64_t since = clock_ns();
+
+	has(h, "b", "default/far up 0\n");
+	tell(&h->warden, &m, -1);
+	for (int i = 0; i < 50 && !next_told(h, BL_DRAIN); i++)
+		poll(NULL, 0, 10), serve(h, 10);
+	assert_int_equal(poll(&(struct pollfd){ .fd = h->warden.fd, .events = POLLIN }, 1, 10000), 1);
+	assert_true(clock_ns() - since > UINT64_C(900000000));
+	host_stop(h);
+	host_start(h);
+	send_config(h, g_links);
+	serve(h, 200);
+}
+
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup_links, teardown_links)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_told), TEST(test_announces_changes), TEST(test_reload_of_hosts), TEST(test_dial), TEST(test_goes_out),
+		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
+		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
+		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_not_let_in), TEST(test_server_not_up),
+		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions),
+		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
+	};
+
+	if (geteuid() != 0) {
+		fprintf(stderr, "skipped: the broker leaves root, so it has to start as root\n");
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
