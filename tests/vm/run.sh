@@ -10,6 +10,7 @@
 #   SEALANE_VM_SUITE    kernel of another Debian suite, see mkimg.sh ("bookworm-backports")
 #   SEALANE_VM_APPEND   more for the kernel command line ("lsm=yama": the last one of each option counts)
 #   SEALANE_VM_TIMEOUT  seconds until the machine is taken down (default 300)
+#   SEALANE_VM_MEMORY   MiB (default 1024)
 #   SEALANE_VM_ACCEL    QEMU's -accel (default tcg,thread=multi: works everywhere, some 20 times slower than a CPU)
 #   SEALANE_VM_CACHE    where kernel and root are kept (default .cache/vm in the source tree)
 #
@@ -72,7 +73,7 @@ case $version in
 *) cpu=max ;;
 esac
 timeout -k 5 "${SEALANE_VM_TIMEOUT:-300}" qemu-system-x86_64 -accel "${SEALANE_VM_ACCEL:-tcg,thread=multi}" -cpu "$cpu" -smp 2 \
-	-m 1024 -nodefaults -display none -no-reboot -serial "file:$tmp/console" -serial "file:$tmp/status" -kernel "$kernel" \
+	-m "${SEALANE_VM_MEMORY:-1024}" -nodefaults -display none -no-reboot -serial "file:$tmp/console" -serial "file:$tmp/status" -kernel "$kernel" \
 	-initrd "$tmp/initrd" -append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off \
 lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor,selinux,smack,tomoyo,bpf ${SEALANE_VM_APPEND:-}" </dev/null &
 qemu=$!
