@@ -56,9 +56,6 @@ struct host {
 	/* TCP, for links */
 	unsigned n_linkers, n_tcp_listens, n_tcp_unlistens, n_dials;
 	struct role_dial last_dial;
-	/* TCP, for links */
-	unsigned n_linkers, n_tcp_listens, n_tcp_unlistens, n_dials;
-	struct role_dial last_dial;
 	/* what the porter was told */
 	bool porter_listens[N_IDS]; /* by wid */
 	unsigned n_offers, n_listening, n_porter_refuse, n_porter_cut, n_adopts;
