@@ -11,7 +11,7 @@
  * the upper half, the number of the listener or the connection's cid in the lower. A cid carries a generation, so an event
  * or a message for an earlier life of the slot finds nothing.
  *
- * A turn: wait; look at each event once, with bounded work (ACCEPTS_PER_TURN, MESSAGES_PER_TURN, gate_relay.c's reads);
+ * A turn: wait (base/spin.h); look at each event once, with bounded work (ACCEPTS_PER_TURN, MESSAGES_PER_TURN, gate_relay.c's reads);
  * then the batch phase: lanes with work left over, lanes whose tokens came, statistics, whether to accept at all, the
  * channel's queue.
  *
@@ -41,13 +41,13 @@
 #include "base/foreign.h"
 #include "base/isolate.h"
 #include "base/log.h"
+#include "base/spin.h"
 #include "daemon/gate_table.h"
 #include "daemon/identity.h"
 #include "daemon/role_user.h"
 #include "daemon/roles.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -67,15 +67,6 @@ enum {
 	/* After accept() failed: whatever is short needs some time to come back. */
 	PAUSE_NS = 100 * 1000 * 1000,
 	GATE_BROKER_LEFT = 1,
-
-	/* How long to look for the next event: two wake-ups on another core of a virtual machine (15 to 20 us each). */
-	SPIN_NS = 50 * 1000,
-	/* Fixed-point one of the averages. */
-	SPIN_ONE = 1024,
-	/* With more lanes than that in a turn, throughput is what counts, and spinning takes a core from those who work. */
-	SPIN_WIDTH_MAX = SPIN_ONE * 3 / 2,
-	/* While it does not pay, it is tried again so rarely that it costs nothing to speak of. */
-	SPIN_TRY_EVERY = 64,
 };
 #define FULL_WARN_NS UINT64_C(60000000000)
 
@@ -97,14 +88,6 @@ struct gate_stats_job {
 	uint32_t at; /* next slot to tell of */
 };
 
-struct gate_spin {
-	bool allowed;	  /* on one CPU nobody else could run meanwhile */
-	uint32_t carried; /* lanes' events in this turn */
-	uint32_t width;	  /* average of that, in SPIN_ONE */
-	uint32_t pays;	  /* average: an event came while it spun (SPIN_ONE) or not (0) */
-	uint32_t skipped;
-};
-
 struct gate {
 	int epoll_fd;
 	struct chan broker;
@@ -123,7 +106,7 @@ struct gate {
 	uint64_t waiting_due_ns;
 	uint64_t now_ns;
 	struct gate_stats_job stats;
-	struct gate_spin spin;
+	struct spin spin;
 	bool ticks; /* somebody's descriptor may lie in a queue of ours */
 	uint8_t *buf;
 };
@@ -706,53 +689,12 @@ static void gate_event(struct gate *g, const struct epoll_event *ev)
 	}
 }
 
-/* Moving averages over about the last 16. */
-static uint32_t average(uint32_t old, uint32_t sample)
-{
-	return old - old / 16 + sample / 16;
-}
-
-/*
- * Spinning, measured with redis-benchmark -t get -P 1 through one gate on two cores (medians of 6, all processes real-time
- * so that other work on the machine did not count; thousand requests/s: never spinning -> as here, beside it without a
- * gate): 1 client 10 -> 18, 20; 2 clients 19 -> 52, 33; 4 clients 50 -> 73, 87; 10 clients 90 -> 89, 119; 50 clients
- * 126 -> 123, 130. Without SPIN_WIDTH_MAX 50 clients lost a fifth. On cores that have other work the two do not differ.
- */
-
-/* Is another event so likely, and so soon, that looking for it is cheaper than to sleep and be woken? */
-static bool spin_is_due(struct gate_spin *s)
-{
-	bool carried = s->carried > 0;
-
-	if (carried)
-		s->width = average(s->width, s->carried * SPIN_ONE);
-	s->carried = 0;
-	if (!s->allowed || !carried || s->width > SPIN_WIDTH_MAX)
-		return false;
-	return s->pays >= SPIN_ONE / 2 || ++s->skipped % SPIN_TRY_EVERY == 0;
-}
-
-static int gate_wait(struct gate *g, struct epoll_event *events)
-{
-	int timeout_ms = gate_timeout_ms(g), n = 0;
-	uint64_t start;
-
-	if (!spin_is_due(&g->spin) || timeout_ms == 0)
-		return epoll_wait(g->epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
-	start = clock_ns();
-	do
-		n = epoll_wait(g->epoll_fd, events, EVENTS_PER_TURN, 0);
-	while (n == 0 && clock_ns() - start < SPIN_NS);
-	g->spin.pays = average(g->spin.pays, n > 0 ? SPIN_ONE : 0);
-	return n != 0 ? n : epoll_wait(g->epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
-}
-
 static void gate_loop(struct gate *g)
 {
 	struct epoll_event events[EVENTS_PER_TURN];
 
 	while (g->error == 0) {
-		int n = gate_wait(g, events);
+		int n = spin_wait(&g->spin, g->epoll_fd, events, EVENTS_PER_TURN, gate_timeout_ms(g));
 
 		g->now_ns = clock_ns();
 		if (n < 0 && errno == EINTR) {
@@ -767,14 +709,6 @@ static void gate_loop(struct gate *g)
 			gate_event(g, &events[i]);
 		gate_batch(g);
 	}
-}
-
-static int n_cpus(void)
-{
-	cpu_set_t set;
-
-	/* More CPUs than the set has room for are an error, and more than one. */
-	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 2 : CPU_COUNT(&set);
 }
 
 /* Two descriptors per lane: take all that the administrator allows. */
@@ -792,7 +726,8 @@ static uint64_t raise_fd_limit(void)
 
 static int gate_init(struct gate *g, int channel_fd)
 {
-	*g = (struct gate){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .spin.allowed = n_cpus() > 1 };
+	*g = (struct gate){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit() };
+	spin_init(&g->spin, false);
 	TAILQ_INIT(&g->ready);
 	TAILQ_INIT(&g->waiting);
 	chan_init(&g->broker, channel_fd);
