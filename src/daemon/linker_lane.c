@@ -452,9 +452,11 @@ static void waiting_event(struct linker *k, struct llane *l, uint32_t events)
 	char byte;
 
 	l->ready = true;
+	/* No other edge tells of it when the session is there. */
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		l->closing = true;
 	if (!(events & (EPOLLHUP | EPOLLERR)))
 		return;
-	l->closing = true;
 	if (recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
 		llane_fail(k, l, LINK_PEER, "the client left", false);
 	else if (events & EPOLLHUP)
