@@ -164,7 +164,7 @@ static void log_allow(struct broker *b, const struct lane *l, const struct carry
 	if (!lane_may_log(w, &more))
 		return;
 	make_texts(b, l, &t);
-	log_info("lane.allow", LOG_U64("lane", l->id), LOG_STR("source", t.source), LOG_STR("destination", t.destination),
+	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("source", t.source), LOG_STR("destination", t.destination),
 		 LOG_STR("path", t.path), LOG_STR("intention", t.rule), LOG_STR("where", intention_where(t.i)),
 		 LOG_STR("source_id", t.source_id), LOG_STR("destination_id", t.destination_id),
 		 LOG_STR("address", h ? h->address : NULL), LOG_STR("workload", w->name), LOG_U64("pid", c->pid), LOG_U64("uid", c->uid),

@@ -118,7 +118,7 @@ static void log_close(struct broker *b, const struct lane *l, const struct role_
 	if (w && !lane_may_log(w, &more))
 		return;
 	LOG_EVENT(s->end == LANE_END_FDS || s->end == LANE_END_NOMEM ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "lane.close",
-		  LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+		  LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 		  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		  LOG_STR("end", lane_end_name(s->end)), LOG_STR("error", s->error ? log_errno_name(s->error) : NULL),
 		  LOG_U64("bytes_up", l->bytes_up), LOG_U64("bytes_down", l->bytes_down), LOG_U64("more", more));
@@ -174,7 +174,7 @@ void cross_cut(struct broker *b, struct lane *l, const struct intention *i, cons
 	b->counters.lanes_cut++;
 	if (w)
 		w->n_cut++;
-	log_warn("lane.cut", LOG_U64("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+	log_warn("lane.cut", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 		 LOG_STR("why", why));
