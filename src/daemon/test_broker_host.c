@@ -246,18 +246,6 @@ static void play_warden(struct host *h, const struct role_msg *m, int fd)
 	case BW_UNLISTEN_TCP:
 		h->n_tcp_unlistens++;
 		break;
-	case BW_LINKERS:
-		h->n_linkers = m->u.id.id;
-		break;
-	case BW_LISTEN_TCP:
-	case BW_DIAL:
-		*(m->type == BW_DIAL ? &h->n_dials : &h->n_tcp_listens) += 1;
-		h->last_dial = m->u.dial;
-		reply_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		break;
-	case BW_UNLISTEN_TCP:
-		h->n_tcp_unlistens++;
-		break;
 	case BW_WORKLOAD_REMOVE:
 		h->n_removed++;
 		break;
@@ -291,19 +279,6 @@ static void hand_over(struct host *h, uint32_t cid)
 	close(pair[1]);
 }
 
-static void hand_over(struct host *h, uint32_t cid)
-{
-	struct role_msg m = { .type = h->client_left ? GB_GONE : GB_HANDED, .u.id.id = cid };
-	int pair[2];
-
-	h->n_hands++;
-	fd_cleanup(&h->client);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-	h->client = pair[0];
-	tell(&h->gate, &m, h->client_left ? -1 : pair[1]);
-	close(pair[1]);
-}
-
 static void play_gate(struct host *h, const struct role_msg *m)
 {
 	if (m->type == BG_GO) {
@@ -312,8 +287,6 @@ static void play_gate(struct host *h, const struct role_msg *m)
 	} else if (m->type == BG_REFUSE) {
 		h->n_refuse++;
 		h->last_refused = m->u.id.id;
-	} else if (m->type == BG_HAND) {
-		hand_over(h, m->u.id.id);
 	} else if (m->type == BG_HAND) {
 		hand_over(h, m->u.id.id);
 	} else if (m->type == BG_CUT) {
@@ -525,7 +498,6 @@ int teardown(void **state)
 
 	host_stop(h);
 	fd_cleanup(&h->admin);
-	fd_cleanup(&h->client);
 	fd_cleanup(&h->client);
 	for (size_t i = 0; i < N_KEPT; i++)
 		if (h->kept[i].name[0])
