@@ -35,19 +35,21 @@ _sealane() {
 	--wait) words="adaptive spin block" ;;
 	*)
 		case $verb in
-		'') words="status ls explain intention run enrol unenrol drain reload logs top doctor bench ca join cdi hook help version --json --socket --help --version" ;;
+		'') words="status ls explain intention catalogue run enrol unenrol drain reload logs top doctor bench ca join cdi hook help version --json --socket --help --version" ;;
 		ls) words="workloads services intentions lanes sockets hosts links certificates --json" ;;
 		explain) words="$(_sealane_names services) --json" ;;
+		catalogue) words="accept restore --json" ;;
 		intention)
 			for ((i++; i < COMP_CWORD; i++)); do
-				[[ ${COMP_WORDS[i]} != @(allow|deny|rm) ]] || break
+				[[ ${COMP_WORDS[i]} != @(allow|deny|rm|ls) ]] || break
 			done
-			if ((i == COMP_CWORD)); then words="allow deny rm --json"
+			if ((i == COMP_CWORD)); then words="allow deny rm ls --json"
 			else
 				words="$(_sealane_names services) --json"
 				case ${COMP_WORDS[i]} in
-				allow) words+=" --strict --bytes-per-s --open-lanes --connections-per-s --expires" ;;
-				deny) words+=" --expires" ;;
+				allow) words+=" --strict --bytes-per-s --open-lanes --connections-per-s --expires --cluster" ;;
+				deny) words+=" --expires --cluster" ;;
+				rm) words+=" --cluster" ;;
 				esac
 			fi ;;
 		run)
@@ -68,7 +70,7 @@ _sealane() {
 		join) words="--again --json" ;;
 		cdi) words="--dir" ;;
 		hook) words="createRuntime poststop --workload" ;;
-		help) words="status ls explain intention run enrol unenrol drain reload logs top doctor bench ca join cdi hook" ;;
+		help) words="status ls explain intention catalogue run enrol unenrol drain reload logs top doctor bench ca join cdi hook" ;;
 		*) words="--json" ;;
 		esac ;;
 	esac

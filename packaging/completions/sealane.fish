@@ -4,7 +4,7 @@ function __sealane_names
     sealane --json ls $argv[1] 2>/dev/null | sed 's/"name"/\n&/g' | sed -n 's/^"name": *"\([^"]*\)".*/\1/p' | sort -u
 end
 
-set -l verbs status ls explain intention run enrol unenrol drain reload logs top doctor bench ca join cdi hook help
+set -l verbs status ls explain intention catalogue run enrol unenrol drain reload logs top doctor bench ca join cdi hook help
 complete -c sealane -f
 complete -c sealane -l json -d "the daemon's answer as it is"
 complete -c sealane -l socket -r -F -d "admin socket"
@@ -14,6 +14,7 @@ complete -c sealane -n __fish_use_subcommand -a status -d "the daemon at a glanc
 complete -c sealane -n __fish_use_subcommand -a ls -d "list what the daemon knows"
 complete -c sealane -n __fish_use_subcommand -a explain -d "which intention decides, and why"
 complete -c sealane -n __fish_use_subcommand -a intention -d "say who may talk to whom"
+complete -c sealane -n __fish_use_subcommand -a catalogue -d "what is known of the cluster"
 complete -c sealane -n __fish_use_subcommand -a run -d "run a command as a workload"
 complete -c sealane -n __fish_use_subcommand -a enrol -d "tell the daemon which cgroup a workload has"
 complete -c sealane -n __fish_use_subcommand -a unenrol -d "forget a cgroup and cut its lanes"
@@ -31,7 +32,9 @@ complete -c sealane -n __fish_use_subcommand -a help -d "help on a verb"
 complete -c sealane -n "__fish_seen_subcommand_from help" -a "$verbs"
 complete -c sealane -n "__fish_seen_subcommand_from ls" -a "workloads services intentions lanes sockets hosts links certificates"
 complete -c sealane -n "__fish_seen_subcommand_from explain" -a "(__sealane_names services)"
-complete -c sealane -n "__fish_seen_subcommand_from intention; and not __fish_seen_subcommand_from allow deny rm" -a "allow deny rm"
+complete -c sealane -n "__fish_seen_subcommand_from intention; and not __fish_seen_subcommand_from allow deny rm" -a "allow deny rm ls"
+complete -c sealane -n "__fish_seen_subcommand_from intention" -l cluster -d "in etcd, for all hosts"
+complete -c sealane -n "__fish_seen_subcommand_from catalogue" -a "accept restore"
 complete -c sealane -n "__fish_seen_subcommand_from allow deny rm" -a "(__sealane_names services)"
 complete -c sealane -n "__fish_seen_subcommand_from allow" -l strict -d "never the direct path"
 complete -c sealane -n "__fish_seen_subcommand_from allow" -x -l bytes-per-s -d "of one lane"
