@@ -179,6 +179,22 @@ static int scan(const struct host *h)
 	return fd;
 }
 
+/* Return: the socket that goes with the answer, or -1. */
+static int play_for_links(struct host *h, const struct role_msg *m)
+{
+	if (m->type == BW_LINKERS)
+		h->n_linkers = m->u.id.id;
+	if (m->type == BW_UNLISTEN_TCP)
+		h->n_tcp_unlistens++;
+	if (m->type == BW_CERTIFICATES && h->play_certificates)
+		h->play_certificates(h);
+	if (m->type != BW_LISTEN_TCP && m->type != BW_DIAL)
+		return -1;
+	*(m->type == BW_DIAL ? &h->n_dials : &h->n_tcp_listens) += 1;
+	h->last_dial = m->u.dial;
+	return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
 static void play_warden(struct host *h, const struct role_msg *m, int fd)
 {
 	struct role_msg r = { .type = WB_REPLY, .seq = m->seq };
@@ -230,22 +246,6 @@ static void play_warden(struct host *h, const struct role_msg *m, int fd)
 		r.u.reply.count = h->lane.client_ino != 0;
 		reply_fd = r.u.reply.count ? scan(h) : -1;
 		break;
-	case BW_CERTIFICATES:
-		if (h->play_certificates)
-			h->play_certificates(h);
-		break;
-	case BW_LINKERS:
-		h->n_linkers = m->u.id.id;
-		break;
-	case BW_LISTEN_TCP:
-	case BW_DIAL:
-		*(m->type == BW_DIAL ? &h->n_dials : &h->n_tcp_listens) += 1;
-		h->last_dial = m->u.dial;
-		reply_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		break;
-	case BW_UNLISTEN_TCP:
-		h->n_tcp_unlistens++;
-		break;
 	case BW_WORKLOAD_REMOVE:
 		h->n_removed++;
 		break;
@@ -258,6 +258,7 @@ static void play_warden(struct host *h, const struct role_msg *m, int fd)
 		r.u.reply.count = 1;
 		break;
 	default:
+		reply_fd = play_for_links(h, m);
 		break;
 	}
 	tell(&h->warden, &r, reply_fd);
