@@ -561,7 +561,7 @@ static struct config *load_example(const char *name)
 
 static void examples_load(void **state)
 {
-	static const char *const names[] = { "sealane.conf", "sealane.json", "limits.conf", "multi-namespace.conf", "cluster.conf", "consul-mysql.hcl" };
+	static const char *const names[] = { "sealane.conf", "sealane.json", "limits.conf", "multi-namespace.conf", "cluster.conf", "consul-mysql.hcl", "hosts-a.conf", "hosts-b.conf" };
 
 	if (!g_examples)
 		skip();
