@@ -9,6 +9,7 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -436,6 +437,176 @@ static void test_question_too_long(void **state)
 	expect_fault_as(b, NULL, "sealane-join/1", &y, "a text that is longer than it may be");
 }
 
+/* A server of our own making: a dials it, and is told that it is b. */
+struct raw_server {
+	int listener;
+	SSL_CTX *ctx;
+	SSL *ssl;
+	int fd;
+};
+
+static int take_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_size, const unsigned char *in, unsigned size, void *arg)
+{
+	*ret = in + 1;
+	*ret_size = in[0];
+	return SSL_TLSEXT_ERR_OK;
+}
+
+static struct raw_server server_listen(struct bed *b, X509 *cert, EVP_PKEY *key)
+{
+	struct raw_server s = { .listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .ctx = SSL_CTX_new(TLS_server_method()), .fd = -1 };
+	struct sockaddr_in *at = &b->sides[BED_A].dials;
+	socklen_t size = sizeof(*at);
+
+	*at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	assert_int_equal(bind(s.listener, (struct sockaddr *)at, size), 0);
+	assert_int_equal(listen(s.listener, 8), 0);
+	assert_int_equal(getsockname(s.listener, (struct sockaddr *)at, &size), 0);
+	assert_int_equal(SSL_CTX_use_certificate(s.ctx, cert), 1);
+	assert_int_equal(SSL_CTX_use_PrivateKey(s.ctx, key), 1);
+	SSL_CTX_set_alpn_select_cb(s.ctx, take_alpn, NULL);
+	SSL_CTX_set_verify(s.ctx, SSL_VERIFY_PEER, NULL);
+	X509_STORE_add_cert(SSL_CTX_get_cert_store(s.ctx), b->root);
+	return s;
+}
+
+static void server_take(struct bed *b, struct raw_server *s)
+{
+	struct pollfd p = { .fd = s->listener, .events = POLLIN };
+	uint64_t until = clock_ns() + UINT64_C(20000000000);
+	struct timeval timeout = { .tv_sec = 10 };
+
+	do
+		(void)bed_has_heard(b, BED_A, ROLE_MSG_N, 10); /* LB_DIAL is answered on the way */
+	while (poll(&p, 1, 0) == 0 && clock_ns() < until);
+	s->fd = accept(s->listener, NULL, NULL);
+	assert_true(s->fd >= 0);
+	assert_int_equal(setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)), 0);
+	s->ssl = SSL_new(s->ctx);
+	SSL_set_fd(s->ssl, s->fd);
+	(void)!SSL_accept(s->ssl);
+}
+
+static void server_drop(struct raw_server *s)
+{
+	SSL_free(s->ssl);
+	if (s->fd >= 0)
+		close(s->fd);
+	s->ssl = NULL;
+	s->fd = -1;
+	ERR_clear_error();
+}
+
+static void server_close(struct raw_server *s)
+{
+	server_drop(s);
+	close(s->listener);
+	SSL_CTX_free(s->ctx);
+}
+
+/* From new hosts' numbers, so that each try has a session of its own. */
+static int carry_to(struct bed *b, uint32_t hid)
+{
+	struct role_msg host = { .type = BL_HOST, .u.host = { .hid = hid, .name = "b", .address = "127.0.0.1:1" } };
+	struct role_msg m = { .type = BL_CARRY, .u.carry = { .hid = hid, .kid = BED_KID_WEB, .lane_id = ++b->next_lane, .destination = BED_REDIS } };
+	int pair[2];
+
+	bed_tell(b, BED_A, &host, -1);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	bed_tell(b, BED_A, &m, pair[1]);
+	close(pair[1]);
+	return pair[0];
+}
+
+static void expect_server_fault(struct bed *b, struct raw_server *s, const struct bytes *y, enum session_reason reason, const char *why)
+{
+	static uint32_t hid = 100;
+	int client = carry_to(b, ++hid);
+	struct role_session n;
+
+	server_take(b, s);
+	(void)!SSL_write(s->ssl, y->at, (int)y->size);
+	do
+		n = bed_hear(b, BED_A, LB_SESSION, NULL).u.session;
+	while (n.state == SESSION_UP);
+	if (strcmp(n.why, why) != 0)
+		print_error("expected \"%s\", heard \"%s\"\n", why, n.why);
+	assert_string_equal(n.why, why);
+	assert_int_equal(n.reason, reason);
+	bed_hear(b, BED_A, LB_FAILED, NULL);
+	server_drop(s);
+	close(client);
+}
+
+static void test_hostile_server(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	EVP_PKEY *key = new_key();
+	X509 *cert = bed_certificate(b, key, "spiffe://" BED_DOMAIN "/host/b", -60, 600);
+	struct raw_server s = server_listen(b, cert, key);
+	static struct bytes y;
+
+	add_hello(&y);
+	add(&y, 1, FRAME_OPENED, 0, "", 0);
+	expect_server_fault(b, &s, &y, SESSION_PROTOCOL, "OPENED for a service that the host did not prove to serve");
+	y.size = 0;
+	add_hello(&y);
+	add(&y, 1, FRAME_DATA, 0, "x", 1);
+	expect_server_fault(b, &s, &y, SESSION_PROTOCOL, "DATA where it may not be");
+	y.size = 0;
+	add_hello(&y);
+	add(&y, 1, FRAME_FIN, 0, "", 0);
+	expect_server_fault(b, &s, &y, SESSION_PROTOCOL, "a frame for a lane that was not opened yet");
+	y.size = 0;
+	add_hello(&y);
+	add(&y, 2, FRAME_REFUSED, 0, "\1", 1);
+	expect_server_fault(b, &s, &y, SESSION_PROTOCOL, "a frame for a lane that was never opened");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 2);
+	expect_server_fault(b, &s, &y, SESSION_PROTOCOL, "a frame from the wrong side");
+	y.size = 0;
+	add_hello(&y);
+	add(&y, 1, FRAME_CREDIT, 0, "\0\0\0\1", 4);
+	expect_server_fault(b, &s, &y, SESSION_PROTOCOL, "CREDIT for more than was taken");
+	y.size = 0;
+	add_hello(&y);
+	add(&y, 0, FRAME_ANNOUNCE, 0, "a/b up 0\n", 9);
+	expect_server_fault(b, &s, &y, SESSION_PROTOCOL, "a frame that this kind of session does not have");
+	server_close(&s);
+	X509_free(cert);
+	EVP_PKEY_free(key);
+}
+
+/* A host that has b's place and not b's certificate. */
+static void test_server_of_another_name(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static const struct {
+		const char *id;
+		enum session_reason reason;
+		const char *why;
+	} tries[] = {
+		{ "spiffe://" BED_DOMAIN "/host/c", SESSION_WRONG_HOST, "host c answered where host b was dialled" },
+		{ "spiffe://" BED_DOMAIN "/ns/default/svc/redis", SESSION_BAD_IDENTITY, "a service's certificate where a host's is due" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(tries); i++) {
+		EVP_PKEY *key = new_key();
+		X509 *cert = bed_certificate(b, key, tries[i].id, -60, 600);
+		struct raw_server s = server_listen(b, cert, key);
+		struct bytes y = {};
+
+		add_hello(&y);
+		expect_server_fault(b, &s, &y, tries[i].reason, tries[i].why);
+		server_close(&s);
+		X509_free(cert);
+		EVP_PKEY_free(key);
+	}
+}
+
 /* A peer that makes the linker answer and does not read: it is not read from for ever, and nobody else waits. */
 static void test_peer_that_does_not_read(void **state)
 {
@@ -466,7 +637,7 @@ int main(int argc, char **argv)
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
 		TEST(test_proofs),		 TEST(test_purposes),	       TEST(test_question_too_long),
-		TEST(test_peer_that_does_not_read),
+		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read),
 	};
 
 	if (argc > 1)
