@@ -13,12 +13,14 @@ etcd_start() {
 		--listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
 		--initial-cluster e=http://127.0.0.1:2380 --unsafe-no-fsync </dev/null >>"$T/etcd.log" 2>&1 &
 	ETCD_PID=$!
+	disown "$ETCD_PID" # nobody wants to read that it was killed
 	within 20 ctl endpoint health || { fail "etcd starts"; tail -5 "$T/etcd.log"; exit 1; }
 }
 etcd_stop() {
 	kill -KILL "$ETCD_PID"
-	wait "$ETCD_PID" 2>/dev/null || true
+	within 5 etcd_is_gone
 }
+etcd_is_gone() { ! kill -0 "$ETCD_PID" 2>/dev/null; }
 ctl() { ETCDCTL_API=3 net_in e timeout 10 etcdctl --endpoints "$ETCD" "$@"; }
 
 host_plug e 1

@@ -36,7 +36,7 @@
 
 #define MAGIC UINT32_C(0x31544c53)
 
-enum { CHUNK = 64 << 10, EVENTS = 256, HANG_MS = 40000, AHEAD = 256 << 10, RTT_MAX = 1 << 20 };
+enum { CHUNK = 64 << 10, EVENTS = 256, HANG_MS = 30000, AHEAD = 256 << 10, RTT_MAX = 1 << 20 };
 enum op { OP_ECHO = 1, OP_SOURCE, OP_SINK };
 
 struct order {
