@@ -74,6 +74,11 @@ enum {
 	LIMIT_LINK_SESSIONS = 4096,
 	/* Pairs of identities whose sessions are counted by themselves; what is beyond counts for the host alone. */
 	LIMIT_LINK_PEERS = 4096,
+	/*
+	 * Bytes that came for applications that do not read them, all lanes of a linker together, in MiB: 4,096 lanes with a whole
+	 * window each. The lane that would need more is reset.
+	 */
+	LIMIT_LINK_KEPT_MIB = 1024,
 	/* Certificates of one chain, roots of a bundle, and the list of what is revoked, as text. */
 	LIMIT_CHAIN_SIZE = 64 << 10,
 	LIMIT_REVOKED_SIZE = 4 << 20,

@@ -456,6 +456,7 @@ static void linker_tick(struct linker *k)
 /* Sessions wait when the channel's queue is long; when it is short again they go on. */
 static void linker_run_stalled(struct linker *k)
 {
+	k->stalled = false;
 	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++)
 		if (k->sessions[i].phase >= PHASE_HANDSHAKE && k->sessions[i].readable)
 			session_dirty(k, &k->sessions[i]);
@@ -463,7 +464,6 @@ static void linker_run_stalled(struct linker *k)
 
 static void linker_batch(struct linker *k)
 {
-	bool queued = chan_wants_write(&k->broker);
 	int r;
 
 	llane_unpause(k);
@@ -473,7 +473,7 @@ static void linker_batch(struct linker *k)
 	r = chan_flush(&k->broker);
 	if (r < 0)
 		linker_fail(k, r);
-	if (queued && !chan_wants_write(&k->broker))
+	if (k->stalled && !chan_wants_write(&k->broker))
 		linker_run_stalled(k);
 	linker_tell_stats(k);
 	peer_rearm(k);

@@ -16,8 +16,8 @@
 #include <sys/socket.h>
 
 enum {
-	/* A turn of one session: 1 MiB, then others have theirs. */
-	RECEIVES_PER_TURN = 8,
+	/* A turn of one session: some 100 us, then others have theirs, and new events are looked at. */
+	RECEIVES_PER_TURN = 2,
 	/* Messages to the broker that may wait before peers are no longer read from. */
 	CHAN_QUEUE_HIGH = 1024,
 	PLAIN_SIZE = LINKER_BATCH_SIZE + FRAME_SIZE_MAX,
@@ -187,7 +187,9 @@ void session_receive(struct linker *k, struct session *s)
 	for (unsigned i = 0; i < RECEIVES_PER_TURN && s->readable; i++) {
 		ssize_t n;
 
-		if (s->control_size - s->control_off > LINKER_CONTROL_SIZE_MAX || k->broker.n_queued > CHAN_QUEUE_HIGH)
+		if (k->broker.n_queued > CHAN_QUEUE_HIGH)
+			k->stalled = true;
+		if (k->broker.n_queued > CHAN_QUEUE_HIGH || s->control_size - s->control_off > LINKER_CONTROL_SIZE_MAX)
 			return;
 		n = recv(s->fd, k->in_cipher, LINKER_BATCH_SIZE, MSG_DONTWAIT);
 		s->n_reads++;

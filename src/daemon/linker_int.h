@@ -259,6 +259,8 @@ struct linker {
 	struct llane_list paused;
 	uint64_t paused_due_ns, tick_due_ns;
 	struct chunk_list pool;
+	uint64_t kept_size; /* of all lanes' rings */
+	bool stalled;	    /* a session is not read from, because the broker's queue is long */
 	unsigned n_pool;
 	struct run run;
 	uint8_t *in_cipher, *in_plain, *out_plain;
@@ -290,6 +292,9 @@ void linker_tables_free(struct linker *k);
 /* llane_take() - a slot in state @state, or NULL: all are in use. */
 struct llane *llane_take(struct linker *k, enum lane_state state);
 void llane_give(struct linker *k, struct llane *l);
+/* llane_make_kept(), llane_drop_kept() - its ring. Return: false: out of memory, or all lanes together keep as much as they may. */
+MUST_CHECK bool llane_make_kept(struct linker *k, struct llane *l);
+void llane_drop_kept(struct linker *k, struct llane *l);
 uint32_t llane_cid(const struct linker *k, const struct llane *l);
 struct llane *llane_find(struct linker *k, uint32_t cid);
 struct llane *llane_by_id(struct linker *k, uint64_t id);

@@ -195,8 +195,8 @@ void llane_end(struct linker *k, struct llane *l, enum lane_end end, int error, 
 	m.u.stats = llane_stats(l);
 	if (l->state == LANE_ASKED)
 		m = (struct role_msg){ .type = LB_GONE, .u.id.id = llane_cid(k, l) };
+	lane_free(k, l); /* before it is told: then the application sees it too */
 	linker_send(k, &m, -1);
-	lane_free(k, l);
 }
 
 void llane_session_over(struct linker *k, struct llane *l, enum lane_end end, const char *why)
@@ -246,9 +246,7 @@ static void lane_break(struct linker *k, struct llane *l, int error)
 		lane_blame(l, end_here(l), error);
 		lane_owe(k, l, l->kept_size);
 	}
-	free(l->kept);
-	l->kept = NULL;
-	l->kept_size = 0;
+	llane_drop_kept(k, l);
 }
 
 /* To the application. */
@@ -289,11 +287,7 @@ static bool lane_keep(struct linker *k, struct llane *l, const uint8_t *bytes, s
 
 	if (size == 0)
 		return true;
-	if (!l->kept) {
-		l->kept = malloc(cap);
-		l->kept_at = 0;
-	}
-	if (!l->kept) {
+	if (!l->kept && !llane_make_kept(k, l)) {
 		llane_end(k, l, LANE_END_NOMEM, -ENOMEM, LINK_FAILED);
 		return false;
 	}
@@ -323,10 +317,8 @@ static void lane_flush(struct linker *k, struct llane *l)
 		l->kept_size -= (uint32_t)n;
 		lane_owe(k, l, n);
 	}
-	if (l->kept_size > 0)
-		return;
-	free(l->kept);
-	l->kept = NULL;
+	if (l->kept_size == 0)
+		llane_drop_kept(k, l);
 }
 
 /* Skip what was written. Return: the parts that are left. */

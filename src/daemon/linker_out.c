@@ -18,8 +18,8 @@
 #include <sys/socket.h>
 
 enum {
-	/* A turn of one session: 1 MiB (some 500 us), then others have theirs. */
-	BATCHES_PER_TURN = 8,
+	/* A turn of one session: some 100 us, then others have theirs, and lanes that have had something to say since join in. */
+	BATCHES_PER_TURN = 2,
 	/* What TLS adds to each record: header, type, tag; and to a batch: a key update. */
 	RECORD_OVERHEAD = 5 + 1 + 16,
 	CONTROL_SIZE_MIN = 1024,

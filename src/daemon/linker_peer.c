@@ -346,7 +346,7 @@ static bool peer_has_room(const struct linker *k)
 	uint64_t fds = (uint64_t)k->n_lanes + k->n_sessions + FDS_RESERVED;
 
 	return k->n_handshakes < HANDSHAKES_MAX && k->n_sessions < LIMIT_LINK_SESSIONS && fds < k->fd_limit &&
-	       k->broker.n_queued <= CHAN_QUEUE_HIGH && k->now_ns >= k->accept_at_ns && tls_credential(k->tls, 0);
+	       k->broker.n_queued <= CHAN_QUEUE_HIGH && k->now_ns >= k->accept_at_ns && tls_can_serve(k->tls);
 }
 
 void peer_rearm(struct linker *k)
@@ -356,7 +356,7 @@ void peer_rearm(struct linker *k)
 
 	if (want == k->listening)
 		return;
-	if (!want && k->now_ns >= k->full_warn_at_ns && tls_credential(k->tls, 0)) {
+	if (!want && k->now_ns >= k->full_warn_at_ns && tls_can_serve(k->tls)) {
 		log_warn("linker.full", LOG_U64("sessions", k->n_sessions), LOG_U64("handshakes", k->n_handshakes), LOG_U64("lanes", k->n_lanes),
 			 LOG_U64("descriptor_limit", k->fd_limit));
 		k->full_warn_at_ns = k->now_ns + FULL_WARN_NS;

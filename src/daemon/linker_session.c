@@ -163,7 +163,7 @@ bool session_work(struct linker *k, struct session *s)
 		return false;
 	more = session_pump(k, s);
 	/* Still readable: the turn was over, or the peer did not read what it made us say; if it has by now, it is read from again. */
-	return more || (s->phase != PHASE_OVER && s->readable && s->control_size == s->control_off && !chan_wants_write(&k->broker));
+	return more || (s->phase != PHASE_OVER && s->readable && s->control_size == s->control_off && !k->stalled);
 }
 
 static enum frame_purpose purpose_of(const struct linker *k, const struct session *s)

@@ -73,6 +73,27 @@ struct llane *llane_take(struct linker *k, enum lane_state state)
 	return l;
 }
 
+bool llane_make_kept(struct linker *k, struct llane *l)
+{
+	if (k->kept_size + l->flow.window > (uint64_t)LIMIT_LINK_KEPT_MIB << 20)
+		return false;
+	l->kept = malloc(l->flow.window);
+	if (!l->kept)
+		return false;
+	k->kept_size += l->flow.window;
+	l->kept_at = l->kept_size = 0;
+	return true;
+}
+
+void llane_drop_kept(struct linker *k, struct llane *l)
+{
+	if (l->kept)
+		k->kept_size -= l->flow.window;
+	free(l->kept);
+	l->kept = NULL;
+	l->kept_size = 0;
+}
+
 void llane_give(struct linker *k, struct llane *l)
 {
 	assert(l->state != LANE_FREE);
@@ -80,8 +101,7 @@ void llane_give(struct linker *k, struct llane *l)
 	if (l->id)
 		idmap_remove(&k->lanes_by_id, lane_index(k, l));
 	fd_cleanup(&l->fd);
-	free(l->kept);
-	l->kept = NULL;
+	llane_drop_kept(k, l);
 	l->state = LANE_FREE;
 	l->generation = (l->generation + 1) & ((1u << (32 - LANE_BITS)) - 1);
 	k->free_lanes[LIMIT_LINK_LANES - k->n_lanes--] = lane_index(k, l);

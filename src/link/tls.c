@@ -503,6 +503,11 @@ const struct pki_identity *tls_credential_identity(const struct tls_credential *
 	return &c->identity;
 }
 
+bool tls_can_serve(const struct tls *t)
+{
+	return t->server != NULL;
+}
+
 static void credential_drop(struct tls *t, uint32_t kid)
 {
 	struct tls_credential *c = NULL;

@@ -56,6 +56,9 @@ void tls_forget(struct tls *t, uint32_t kid);
 const struct tls_credential *tls_credential(const struct tls *t, uint32_t kid);
 const struct pki_identity *tls_credential_identity(const struct tls_credential *c);
 
+/* tls_can_serve() - is there a certificate of this host's, to answer with? */
+bool tls_can_serve(const struct tls *t);
+
 /*
  * tls_judge() - time and the list of what is revoked, for an identity whose certificate was verified before.
  * Return: SESSION_OK, or why not; then a line for people in @why.

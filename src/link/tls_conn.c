@@ -264,11 +264,18 @@ const char *tls_cipher_name(const struct tls_conn *c)
 
 /* Bytes. */
 
+/* SSL_get_error() would take somebody else's left-over for this call's. Most often there is none, and clearing costs more than looking. */
+static void forget_errors(void)
+{
+	if (ERR_peek_error())
+		ERR_clear_error();
+}
+
 ssize_t tls_read(struct tls_conn *c, uint8_t *buf, size_t size)
 {
 	size_t n = 0;
 
-	ERR_clear_error();
+	forget_errors();
 	if (SSL_read_ex(c->ssl, buf, size, &n) == 1)
 		return (ssize_t)n;
 	return conn_status(c, 0);
@@ -278,7 +285,7 @@ int tls_write(struct tls_conn *c, const uint8_t *bytes, size_t size)
 {
 	size_t n = 0;
 
-	ERR_clear_error();
+	forget_errors();
 	c->written += size;
 	if (c->written >= KEY_BYTES) {
 		c->written = 0;
