@@ -70,7 +70,7 @@ int lane_make(struct sealane_lane **ret, struct lane_parts *parts)
 				       .epoll_fd = -1, .kick_fd = -1, .kind = parts->kind, .wait = parts->wait,
 				       .leash_gone = parts->leash < 0, .may_spin = has_cpus(),
 				       .tx_spin.pays = LANE_SPIN_ONE, .rx_spin.pays = LANE_SPIN_ONE,
-				       .tx_watch = { .left = 1, .n = 1 }, .rx_watch = { .left = 1, .n = 1 } };
+				       .rx_spin.steady_least = LANE_STEADY_RECORDS, .tx_watch = { .left = 1, .n = 1 }, .rx_watch = { .left = 1, .n = 1 } };
 	set_names(lane, parts);
 	ring_tx_init(&lane->tx, lane->own.base, lane->peer.base, lane->own.cap_log2, parts->start);
 	ring_rx_init(&lane->rx, lane->own.base, lane->peer.base, lane->peer.cap_log2, parts->start);

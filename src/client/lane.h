@@ -30,6 +30,8 @@ struct lane_spin {
 	uint32_t pays;	  /* average, LANE_SPIN_ONE: always */
 	uint32_t skipped; /* sleeps without a try since the last one */
 	uint64_t steady_from; /* receiver: number of the record from which on none was long in coming */
+	uint64_t n_waits;     /* since then */
+	uint64_t steady_least; /* records that make a steady stream: more, each time that one turned out not to be */
 };
 
 /* When a direction that never waits looks at the leash (lane_watch()). */
@@ -53,7 +55,7 @@ struct lane_parts {
 	const struct keys_domain *domain; /* NULL: the process's; lives for ever */
 };
 
-enum { LANE_SPIN_ONE = 1024 };
+enum { LANE_SPIN_ONE = 1024, LANE_STEADY_RECORDS = 64 };
 
 /* Two threads at most: the sender's half and the receiver's half are on lines of their own. */
 struct sealane_lane {

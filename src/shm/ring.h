@@ -275,12 +275,10 @@ static inline MUST_CHECK int ring_rx_look(struct ring_rx *rx, struct ring_record
 	return 0;
 }
 
-/* ring_rx_has() - are that many records there? A hint: nothing is checked. */
-static inline bool ring_rx_has(const struct ring_rx *rx, uint64_t n)
+/* ring_rx_n_published() - how many records there ever were, as the peer says: a hint, nothing is checked. */
+static inline uint64_t ring_rx_n_published(const struct ring_rx *rx)
 {
-	uint64_t last = rx->index + n - 1;
-
-	return atomic_load_explicit(&rx->descs[last & rx->desc_mask], memory_order_relaxed) >> 48 == ring_lap(last, rx->lap_shift);
+	return atomic_load_explicit(&rx->peer->n_records, memory_order_relaxed);
 }
 
 /*
