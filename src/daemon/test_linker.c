@@ -8,6 +8,7 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -233,6 +234,66 @@ static void test_many_lanes(void **state)
 	}
 }
 
+/* Refusals of lanes. */
+
+static void say_no(struct bed *b, enum link_code code, const char *why)
+{
+	struct role_msg ask = bed_hear(b, BED_B, LB_ASK, NULL);
+	struct role_msg m = { .type = BL_NO, .u.link_no = { .ask = ask.u.link_ask.ask, .code = code } };
+
+	snprintf(m.u.link_no.why, sizeof(m.u.link_no.why), "%s", why);
+	bed_tell(b, BED_B, &m, -1);
+}
+
+static size_t count_fds(pid_t pid)
+{
+	char path[64];
+	struct dirent *e;
+	size_t n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	assert_non_null(d);
+	while ((e = readdir(d)))
+		n += e->d_name[0] != '.';
+	closedir(d);
+	return n;
+}
+
+static void test_nothing_is_left(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	size_t before[BED_N_SIDES];
+
+	for (unsigned i = 0; i < BED_N_SIDES; i++)
+		before[i] = count_fds(b->sides[i].pid);
+	for (int i = 0; i < 200; i++) {
+		struct bed_lane other;
+		uint64_t id;
+		int client = bed_carry(b, BED_REDIS, &id);
+
+		/* One of each sort: refused, ended by one side, by the other, cut. */
+		say_no(b, LINK_DENIED, "");
+		bed_hear(b, BED_A, LB_FAILED, NULL);
+		close(client);
+		other = bed_lane(b);
+		if (i % 3 == 0)
+			close(take_fd(&other.client));
+		else if (i % 3 == 1)
+			close(take_fd(&other.server));
+		else
+			bed_tell(b, BED_A, &(struct role_msg){ .type = BL_CUT, .u.lane_ref.lane_id = other.a }, -1);
+		bed_hear(b, BED_A, LB_CLOSED, NULL);
+		bed_hear(b, BED_B, LB_CLOSED, NULL);
+		bed_lane_close(&other);
+	}
+	for (unsigned i = 0; i < BED_N_SIDES; i++)
+		assert_int_equal(count_fds(b->sides[i].pid), before[i]);
+	bed_lane_close(&l);
+}
+
 /* Return: bytes that went in until nothing moved for a while. */
 static size_t fill(int fd, uint64_t seed)
 {
@@ -314,17 +375,6 @@ static void test_server_that_leaves(void **state)
 	hear_closed(b, BED_B, l.b, LANE_END_EOF);
 	assert_int_equal(send(l.client, "x", 1, MSG_NOSIGNAL), -1);
 	bed_lane_close(&l);
-}
-
-/* Refusals of lanes. */
-
-static void say_no(struct bed *b, enum link_code code, const char *why)
-{
-	struct role_msg ask = bed_hear(b, BED_B, LB_ASK, NULL);
-	struct role_msg m = { .type = BL_NO, .u.link_no = { .ask = ask.u.link_ask.ask, .code = code } };
-
-	snprintf(m.u.link_no.why, sizeof(m.u.link_no.why), "%s", why);
-	bed_tell(b, BED_B, &m, -1);
 }
 
 static void test_refused_lanes(void **state)
@@ -829,6 +879,7 @@ int main(int argc, char **argv)
 		TEST(test_both_ways),
 		TEST(test_bulk_both_ways),
 		TEST(test_many_lanes),
+		TEST(test_nothing_is_left),
 		TEST(test_slow_reader_stops_itself),
 		TEST(test_client_that_leaves_at_once),
 		TEST(test_server_that_leaves),
