@@ -11,10 +11,10 @@
  *   over       by our clock. Linkers do not show it any more by themselves; here it counts as missing.
  *
  * A key's file at the signer has two slots in turn, "svc0.NS.NAME" and "svc1.NS.NAME", so that the certificate which the state database knows always has
- * its key, at whatever moment the daemon is killed. The old key is forgotten two minutes after the new one is shown.
+ * its key, at whatever moment the daemon is killed.
  *
- * The host's own certificate has kid 0 for linkers, always. So its next key gets a number of its own first, and becomes kid 0 when the
- * certificate is there.
+ * For linkers a certificate has one kid for as long as it is this host's (the host's own: 0), and a new one takes the old one's place
+ * under it, since their sessions stand on it. So the next key gets a number of its own first, to ask for a certificate with.
  *
  * Before it: broker_member.c, broker_authority.c or broker_ca_files.c, whence certificates come. After it: the linkers.
  * Must never: see a private key; show a certificate that is not valid by our own clock.
@@ -29,7 +29,6 @@
 #include <sys/stat.h>
 
 enum {
-	FORGET_MS = 120 * 1000,
 	RETRY_FIRST_S = 1,
 	RETRY_MAX_S = 30,
 	/* What is under way at a time: a host with thousands of services must not come down on its authority with all. */
@@ -148,11 +147,6 @@ void ca_forget_key(struct broker *b, uint32_t kid)
 		return;
 	link_tell_all(b, &linkers, -1);
 	signer_tell(b, &signer, -1);
-}
-
-static void forget_later(struct broker *b, void *arg)
-{
-	ca_forget_key(b, (uint32_t)(uintptr_t)arg);
 }
 
 static void tell_trust(struct broker *b, uint32_t linker)
@@ -287,66 +281,72 @@ static int keep(struct broker *b, const struct credential *c, const struct ca_pa
 	return state_put_certificate(b->state, &s);
 }
 
-/* A key that is not used any more may still stand below sessions: for two minutes, or as long as its certificate would have lasted. */
-static void retire(struct broker *b, uint32_t kid, int64_t not_after)
-{
-	int64_t left_s = not_after - unix_now_s();
-	unsigned ms = left_s < FORGET_MS / 1000 ? (unsigned)((left_s < 0 ? 0 : left_s) + 5) * 1000 : FORGET_MS;
-
-	if (kid != ROLE_NO_ID && kid != 0)
-		broker_after(b, ms, forget_later, (void *)(uintptr_t)kid);
-}
-
+/* Linkers may use it from now on. */
 static void in_use(struct broker *b, struct credential *c)
 {
-	char id[LIMIT_SPIFFE_ID_SIZE];
-
 	c->now.loaded = true;
 	ca_show(b, c);
 	if (!is_host(c))
 		link_on_credential(b, &c->service);
-	log_info("certificate.renewed", LOG_STR("spiffe_id", ca_id(id, c)), LOG_STR("serial", c->now.svid.serial),
-		 LOG_I64("not_after", c->now.svid.not_after));
 }
 
-/* kid 0 is the host's new key from now on. */
-static void on_host_key(struct broker *b, void *arg, const struct role_signed *r, int fd)
+/* A certificate whose key the signer does not have is worth nothing. */
+static void drop_now(struct broker *b, struct credential *c, const char *why)
 {
-	struct credential *c = ca_find("host");
+	uint32_t kid = c->now.kid;
 
+	pair_clear(&c->now);
+	c->now.kid = kid; /* the next one is for the same sessions */
+	if (!g_ca.external && state_delete_certificate(b->state, c->name) < 0)
+		log_error("state.failed", LOG_STR("why", "a certificate without a key could not be removed"));
+	ca_failed(b, c, CA_SIGNER, why);
+}
+
+static void on_loaded(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct credential *c = ca_find(arg);
+
+	free(arg);
 	fd_cleanup(&fd);
-	if (!c || !c->now.pem)
+	if (!c || !c->now.pem || r->error == -EPIPE)
 		return;
-	if (r->error || memcmp(r->public_key, c->now.svid.point, KEY_POINT_SIZE) != 0) {
-		ca_failed(b, c, CA_SIGNER, r->error ? r->why : "the signer has another key than the one that the certificate is for");
-		return;
-	}
-	in_use(b, c);
-	if ((uint32_t)(uintptr_t)arg != ROLE_NO_ID) {
-		struct role_msg m = { .type = BS_FORGET, .u.id.id = (uint32_t)(uintptr_t)arg };
-
-		signer_tell(b, &m, -1);
-	}
+	if (r->error || memcmp(r->public_key, c->now.svid.point, KEY_POINT_SIZE) != 0)
+		drop_now(b, c, r->error ? r->why : "the signer does not have the certificate's key any more");
+	else
+		in_use(b, c);
 }
 
-static void use_host_key(struct broker *b, struct credential *c)
+/* Have the signer take the key of the certificate that we have for its kid, in place of what that was. */
+static void load_key(struct broker *b, struct credential *c)
 {
-	struct role_msg m = { .type = BS_KEY, .u.key.kid = 0 };
-	uint32_t temporary = c->now.kid;
+	struct role_msg m = { .type = BS_KEY };
+	char *name = strdup(c->name);
 
-	c->now.kid = 0;
+	if (!name)
+		return;
+	if (c->now.kid == ROLE_NO_ID)
+		c->now.kid = is_host(c) ? 0 : ca_new_kid();
+	m.u.key.kid = c->now.kid;
 	memcpy(m.u.key.name, c->now.key, sizeof(c->now.key));
-	signer_ask(b, &m, c->now.key_fd, on_host_key, (void *)(uintptr_t)temporary);
+	signer_ask(b, &m, c->now.key_fd, on_loaded, name);
 	fd_cleanup(&c->now.key_fd);
 	c->now.key_fd = -1;
 }
 
-/* c->next, complete, becomes c->now. */
+/*
+ * c->next, complete, becomes c->now. Its kid was for asking; linkers know the certificate by the one that it always had, since that is
+ * what their sessions stand on. Between the signer's change of that kid and the linkers', some 100 us, a handshake fails; it is
+ * tried again by who began it.
+ */
 static void swap_in(struct broker *b, struct credential *c)
 {
+	struct role_msg forget = { .type = BS_FORGET, .u.id.id = c->next.kid };
 	struct ca_pair old = c->now;
+	char id[LIMIT_SPIFFE_ID_SIZE];
 
 	c->now = c->next;
+	c->now.kid = old.kid;
+	c->now.loaded = old.loaded;
 	c->next = CA_NO_PAIR;
 	c->renewing = false;
 	c->n_failed = 0;
@@ -355,14 +355,12 @@ static void swap_in(struct broker *b, struct credential *c)
 	c->why[0] = '\0';
 	plan_renewal(c);
 	c->retry_ns = 0;
-	ca_soon(b);
-	if (is_host(c)) {
-		use_host_key(b, c);
-	} else {
-		in_use(b, c);
-		retire(b, old.kid, old.svid.not_after);
-	}
+	load_key(b, c);
+	signer_tell(b, &forget, -1);
+	log_info("certificate.renewed", LOG_STR("spiffe_id", ca_id(id, c)), LOG_STR("serial", c->now.svid.serial),
+		 LOG_I64("not_after", c->now.svid.not_after));
 	pair_clear(&old);
+	ca_soon(b);
 }
 
 enum ca_failure ca_take(struct broker *b, struct credential *c, const char *pem)
@@ -394,13 +392,14 @@ enum ca_failure ca_take(struct broker *b, struct credential *c, const char *pem)
 
 void ca_failed(struct broker *b, struct credential *c, enum ca_failure f, const char *why)
 {
+	struct role_msg forget = { .type = BS_FORGET, .u.id.id = c->next.kid };
 	char id[LIMIT_SPIFFE_ID_SIZE];
 	double tenth = c->now.pem ? life_s(&c->now) / 10 : 0;
 	double wait = tenth > 0 && is_valid_now(&c->now) ? tenth : (double)(RETRY_FIRST_S << (c->n_failed < 5 ? c->n_failed : 5));
 	bool news = c->failure != f || strcmp(c->why, why) != 0 || c->n_failed == 0;
 
 	if (c->next.kid != ROLE_NO_ID)
-		ca_forget_key(b, c->next.kid);
+		signer_tell(b, &forget, -1);
 	pair_clear(&c->next);
 	c->renewing = false;
 	if (wait < RETRY_FIRST_S)
@@ -556,48 +555,6 @@ void ca_soon(struct broker *b)
 }
 
 /* ------------------------------------------------------------------ the signer */
-
-/* A certificate whose key the signer lost is worth nothing. */
-static void drop_now(struct broker *b, struct credential *c, const char *why)
-{
-	pair_clear(&c->now);
-	if (!g_ca.external && state_delete_certificate(b->state, c->name) < 0)
-		log_error("state.failed", LOG_STR("why", "a certificate without a key could not be removed"));
-	ca_failed(b, c, CA_SIGNER, why);
-}
-
-static void on_loaded(struct broker *b, void *arg, const struct role_signed *r, int fd)
-{
-	struct credential *c = ca_find(arg);
-
-	free(arg);
-	fd_cleanup(&fd);
-	if (!c || !c->now.pem || r->error == -EPIPE)
-		return;
-	if (r->error || memcmp(r->public_key, c->now.svid.point, KEY_POINT_SIZE) != 0) {
-		drop_now(b, c, r->error ? r->why : "the signer does not have the certificate's key any more");
-		return;
-	}
-	c->now.loaded = true;
-	ca_show(b, c);
-	if (!is_host(c))
-		link_on_credential(b, &c->service);
-}
-
-/* Have the signer read the key of a certificate that we have. */
-static void load_key(struct broker *b, struct credential *c)
-{
-	struct role_msg m = { .type = BS_KEY };
-	char *name = strdup(c->name);
-
-	if (!name)
-		return;
-	if (c->now.kid == ROLE_NO_ID)
-		c->now.kid = is_host(c) ? 0 : ca_new_kid();
-	m.u.key.kid = c->now.kid;
-	memcpy(m.u.key.name, c->now.key, sizeof(c->now.key));
-	signer_ask(b, &m, -1, on_loaded, name);
-}
 
 static void load_keys(struct broker *b)
 {

@@ -85,7 +85,7 @@ struct ca_pair {
 	struct svid svid;
 	int64_t issued_unix_s;
 	bool loaded; /* the signer has the key under this kid: linkers may use it */
-	int key_fd;  /* owned: the host's .key file, on its way to become kid 0; -1 */
+	int key_fd;  /* owned: an external authority's .key file, on its way to the signer; -1 */
 };
 #define CA_NO_PAIR ((struct ca_pair){ .kid = ROLE_NO_ID, .key_fd = -1 })
 

@@ -154,8 +154,7 @@ static void take_pair(struct broker *b, const struct found *from)
 	c->renewing = true;
 	c->next = CA_NO_PAIR;
 	c->next.kid = ca_new_kid();
-	if (strcmp(c->name, "host") == 0)
-		c->next.key_fd = dup(from->key_fd);
+	c->next.key_fd = dup(from->key_fd); /* a copy for the kid that linkers know */
 	m.u.key.kid = c->next.kid;
 	snprintf(m.u.key.name, sizeof(m.u.key.name), "%s.key", c->name);
 	signer_ask(b, &m, from->key_fd, on_key, f);
