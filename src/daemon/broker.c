@@ -611,7 +611,7 @@ static void on_linker_started(struct broker *b, uint32_t index, int *fd)
 	if (index >= LIMIT_LINKERS || *fd < 0)
 		return;
 	l = &b->p->linkers[index];
-	if (index < b->n_linkers && l->chan) {
+	if (index < b->n_linkers && b->linkers[index].fd >= 0) {
 		peer_close(l);
 		link_on_linker_lost(b, index);
 	}
