@@ -53,7 +53,7 @@ load_start() {
 load_end() { # WHAT [JQ-CONDITION]
 	local rc=0
 	wait "$LOAD" || rc=$?
-	if jq -e ".wrong == 0 and .hung == 0 and .bytes > 0 and (${2:-true})" "$T/load" >/dev/null 2>&1; then
+	if jq -e ".wrong == 0 and .hung == 0 and (${2:-.bytes > 0})" "$T/load" >/dev/null 2>&1; then
 		ok "$1: no wrong byte, none hung ($(jq -r '"\(.whole) whole, \(.broken) broken, longest gap \(.longest_gap_ms) ms"' "$T/load"))"
 	else
 		fail "$1: no wrong byte, none hung"
@@ -132,7 +132,7 @@ test_partition() {
 	check "before: it works" within 20 works a
 	load_start a 7
 	cut_for 3
-	load_end "cut off for 3 s" '.broken == 0'
+	load_end "cut off for 3 s" '.bytes > 0 and .broken == 0'
 	before=$(on a log_lines)
 	load_start a 3
 	cut_off b
@@ -161,7 +161,7 @@ test_network() {
 	check "before: it works" within 20 works a
 	load_start a 4
 	bad_for 3 "loss 50" "delay 4 3" "reorder 100"
-	load_end "loss, delay and reordering, which TCP repairs" '.broken == 0'
+	load_end "loss, delay and reordering, which TCP repairs" '.bytes > 0 and .broken == 0'
 	before=$(on a log_lines)
 	under_load "bits change on the way and no checksum tells" 4 bad_for 3 "corrupt 20"
 	corrupted=$(wire_stat b | sed 's/.*corrupted \([0-9]*\).*/\1/')
@@ -176,7 +176,7 @@ test_authority() {
 	on z host_kill KILL
 	load_start a 2
 	check "the authority is away: new lanes" works a
-	load_end "the authority is away" '.broken == 0'
+	load_end "the authority is away" '.bytes > 0 and .broken == 0'
 	kill_role a linker
 	check "and a new linker has what it needs" within $GIVE_UP_S works a
 	on z host_start
@@ -202,7 +202,7 @@ test_rotation() {
 	local slow=$!
 	before_r=$(renewals r) before_s=$(renewals s)
 	load_start r "$seconds"
-	load_end "certificates change every 5 s" '.broken == 0'
+	load_end "certificates change every 5 s" '.bytes > 0 and .broken == 0'
 	wait "$slow" || true
 	check_match "a lane that was open all the time got all of it" '^good' "$(cat "$T/slow")"
 	check_below "they did change, r: 1 is less than" $(($(renewals r) - before_r)) 1
@@ -222,12 +222,13 @@ test_clock() {
 		[ $shift -gt 0 ] && reason=expired || reason=not-yet-valid
 		before=$(on b log_lines)
 		set_clock $shift live
-		load_start a 2
-		load_end "b's clock is off by $shift s"
+		sleep 1
 		kill_role a linker
-		check "b takes nobody any more: $reason" within $GIVE_UP_S on b event_after "$before" link.refuse "(.reason == \"$reason\")"
-		check_not "and no lane opens" works a
+		check_not "b's clock is off by $shift s: no lane opens" works a
+		check "its log says why: $reason" within 10 on b event_after "$before" link.refuse "(.reason == \"$reason\")"
+		load_start a 1
 		set_clock 0 live
+		load_end "the clock goes right under load" true
 		check "the clock is right again: it works by itself" within $GIVE_UP_S works a
 	done
 }
@@ -245,12 +246,12 @@ test_exhaustion() {
 		local slow=$!
 		sleep 0.5
 		pid=$(on $out role_pid linker)
-		fds=$(find "/proc/$pid/fd" -mindepth 1 -printf '%f\n' | sort -n | tail -1)
+		fds=$(fds_of "$pid")
 		before=$(on $out log_lines)
 		limit_linker "$pid" "--nofile=$((fds + 4)):"
-		PATIENCE=60 on a ctr_link web pump $S 1.5 60 100000 >"$T/load" 2>&1 || true
+		PATIENCE=60 on a ctr_link web pump $S 1.5 60 2000000 >"$T/load" 2>&1 || true
 		limit_linker "$pid" --nofile=10000:
-		check "$out has no descriptors left: lanes are refused, no byte is wrong" jq -e \
+		check "$out has no descriptors left: lanes are refused, no byte is wrong ($(jq -r '"\(.whole) whole, \(.broken + .refused) not"' "$T/load"))" jq -e \
 			'.wrong == 0 and .hung == 0 and (.broken + .refused) > 0' "$T/load"
 		check "$out: the log says what was missing" within 3 on $out event_after "$before" lane.fail
 		check_equal "$out: the linker lives" "$pid" "$(on $out role_pid linker)"
