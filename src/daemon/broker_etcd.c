@@ -27,6 +27,7 @@ struct own {
 	char key[LIMIT_CATALOGUE_KEY_SIZE];
 	char value[64 + LIMIT_ADDRESS_SIZE];
 	bool up, seen;
+	uint32_t lanes;
 	UT_hash_handle hh;
 };
 
@@ -77,10 +78,14 @@ static void say(struct broker *b, const struct entry *e, bool round)
 	char key[LIMIT_CATALOGUE_KEY_SIZE], value[LIMIT_CATALOGUE_VALUE_SIZE];
 	struct own *o;
 
-	if (entry_format_value(value, e) < 0)
-		return;
 	entry_format_key(key, e);
 	HASH_FIND_STR(g_etcd.own, key, o);
+	if (o && e->kind == ENTRY_SERVICE && e->up == o->up && (e->lanes == o->lanes || !round)) {
+		o->seen = true;
+		return;
+	}
+	if (entry_format_value(value, e) < 0)
+		return;
 	if (!o) {
 		o = calloc(1, sizeof(*o));
 		if (!o || !str_copy(o->key, sizeof(o->key), key)) {
@@ -90,9 +95,10 @@ static void say(struct broker *b, const struct entry *e, bool round)
 		HASH_ADD_STR(g_etcd.own, key, o);
 	}
 	o->seen = true;
-	if (strcmp(o->value, value) == 0 || (o->value[0] && e->kind == ENTRY_SERVICE && e->up == o->up && !round))
-		return;
 	o->up = e->up;
+	o->lanes = e->lanes;
+	if (strcmp(o->value, value) == 0)
+		return;
 	if (str_copy(o->value, sizeof(o->value), value))
 		tell(b, BE_OWN, 0, key, value);
 }

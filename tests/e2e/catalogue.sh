@@ -66,7 +66,7 @@ conf() { # NAME ETCD-LINES
 	cdi_dir = off
 	host_name = $1
 	etcd {
-		endpoints = [ "$SCHEME://127.0.0.1:$PORT" ]
+		endpoints = [ $([ "$1" = a ] || echo "\"$SCHEME://127.0.0.1:1\", ")"$SCHEME://127.0.0.1:$PORT" ]
 		lease = ${LEASE}s
 		address = "127.0.0.1:7$([ "$1" = a ] && echo 001 || echo 002)"
 		$2
@@ -83,7 +83,7 @@ for host in a b; do
 	: >"$BASE/$host/daemon.log"
 done
 
-# --- together
+# --- together; one of the endpoints that b has is dead
 
 etcd_up
 on a host_up < <(conf a "")
