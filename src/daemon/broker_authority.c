@@ -40,7 +40,7 @@ static const char g_bad_token[] = "the token is wrong, used, over, or for anothe
 
 /* A certificate that is being made: for another host's question (linker), or for this host (name). */
 struct issue {
-	uint32_t linker, req;
+	uint32_t linker, start, req;
 	enum ca_op op;
 	char name[LIMIT_SERVICE_SIZE]; /* this host's credential; "": it is another host's */
 	char host[LIMIT_NAME_SIZE];
@@ -52,7 +52,7 @@ static struct {
 	struct bucket refusals;
 	uint64_t n_untold;
 	int64_t forgot_unix_s;
-	bool linker_lost[LIMIT_LINKERS];
+	uint32_t starts[LIMIT_LINKERS]; /* counted up when a linker is lost: its numbers mean nothing to the next one */
 } g_authority;
 
 /* ------------------------------------------------------------------ answers to other hosts */
@@ -120,6 +120,11 @@ static void forget_old(struct broker *b)
 		log_error("state.failed", LOG_STR("why", "the authority's book could not be tidied"));
 }
 
+static bool is_asked_still(const struct issue *i)
+{
+	return g_authority.starts[i->linker] == i->start;
+}
+
 static void issue_failed(struct broker *b, const struct issue *i, int error, const char *why)
 {
 	struct asker k = { .linker = i->linker, .req = i->req, .host = i->host, .op = ca_op_name(i->op) };
@@ -127,7 +132,7 @@ static void issue_failed(struct broker *b, const struct issue *i, int error, con
 
 	if (c && c->renewing)
 		ca_failed(b, c, CA_SIGNER, why);
-	else if (!i->name[0] && !g_authority.linker_lost[i->linker])
+	else if (!i->name[0] && is_asked_still(i))
 		refuse(b, &k, error == -EKEYREJECTED ? "malformed" : "failed", error == -EKEYREJECTED ? "the proof is not by the key" : "the authority could not make it");
 }
 
@@ -164,7 +169,7 @@ static void issued(struct broker *b, const struct issue *i, const char *pem)
 		log_info("host.join", LOG_STR("host", i->host));
 	if (c && c->renewing)
 		(void)ca_take(b, c, pem); /* a failure is told and tried again there */
-	else if (!i->name[0] && !g_authority.linker_lost[i->linker])
+	else if (!i->name[0] && is_asked_still(i))
 		answer(b, i->linker, i->req, issued_json(i, pem));
 }
 
@@ -334,7 +339,7 @@ static int use_token(struct broker *b, const struct ca_question *q)
 
 static void on_join(struct broker *b, struct asker *k, const struct ca_question *q, const struct role_ca *m)
 {
-	struct issue i = { .linker = k->linker, .req = k->req };
+	struct issue i = { .linker = k->linker, .start = g_authority.starts[k->linker], .req = k->req };
 	int r = use_token(b, q);
 
 	if (r == -EACCES) {
@@ -356,7 +361,7 @@ static void on_join(struct broker *b, struct asker *k, const struct ca_question 
 
 static void on_certificate(struct broker *b, const struct asker *k, const struct ca_question *q, const struct role_ca *m)
 {
-	struct issue i = { .linker = k->linker, .req = k->req };
+	struct issue i = { .linker = k->linker, .start = g_authority.starts[k->linker], .req = k->req };
 	char name[LIMIT_SERVICE_SIZE], why[320];
 
 	begin_issue(&i, q, m);
@@ -405,7 +410,6 @@ void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m
 	struct ca_question q;
 	size_t size = 0;
 
-	g_authority.linker_lost[linker] = false;
 	if (m->mode == CA_HOST && host_id_parse(host, m->peer, g_ca.trust_domain) == 0)
 		k.host = host;
 	text = ca_read_fd(fd, LIMIT_CA_QUESTION_SIZE, &size);
@@ -433,9 +437,8 @@ void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m
 	}
 }
 
-/* Its numbers mean nothing to the next one, which gets its first question after this. */
 void authority_on_linker_lost(struct broker *b, uint32_t linker)
 {
 	if (linker < LIMIT_LINKERS)
-		g_authority.linker_lost[linker] = true;
+		g_authority.starts[linker]++;
 }

@@ -357,23 +357,20 @@ static int join_check(struct broker *b, struct join *j, const struct ca_answer *
 	return 0;
 }
 
-static int drop_certificate(void *arg, const struct state_certificate *c)
+static int copy_name(void *arg, const struct state_certificate *c)
 {
-	struct { char name[LIMIT_SERVICE_SIZE]; size_t n; } *first = arg;
-
-	memcpy(first->name, c->name, sizeof(first->name));
-	first->n = 1;
+	memcpy(arg, c->name, sizeof(c->name));
 	return 1;
 }
 
 /* Those of an authority that was joined before. */
 static int drop_certificates(struct broker *b)
 {
-	struct { char name[LIMIT_SERVICE_SIZE]; size_t n; } first = {};
+	char first[LIMIT_SERVICE_SIZE];
 	int r;
 
-	while ((r = state_each_certificate(b->state, drop_certificate, &first)) == 1) {
-		r = state_delete_certificate(b->state, first.name);
+	while ((r = state_each_certificate(b->state, copy_name, first)) == 1) {
+		r = state_delete_certificate(b->state, first);
 		if (r < 0)
 			return r;
 	}
