@@ -306,6 +306,36 @@ void peer_drop_tickets(struct linker *k, uint32_t kid)
 	}
 }
 
+void peer_succeed(struct linker *k, struct session *s)
+{
+	struct route *r = route_get(k, s->kid, s->hid);
+
+	SSL_SESSION_free(s->tls.ticket); /* it stands on the certificate before */
+	s->tls.ticket = NULL;
+	if (!r || r->session)
+		return; /* it goes on with the lanes that it has */
+	peer_detach(s);
+	s->route = r;
+	r->session = s;
+}
+
+void peer_forget(struct linker *k, uint32_t kid)
+{
+	struct route *r, *next;
+
+	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++) {
+		struct session *s = &k->sessions[i];
+
+		if (s->phase != PHASE_FREE && s->route && s->route->key.kid == kid) {
+			peer_detach(s);
+			s->route = NULL;
+		}
+	}
+	HASH_ITER(hh, k->routes, r, next)
+		if (r->key.kid == kid)
+			route_free(k, r);
+}
+
 void peer_free(struct linker *k)
 {
 	struct route *r, *next_route;
