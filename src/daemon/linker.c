@@ -227,18 +227,6 @@ static int on_revoked(struct linker *k, int fd)
 	return r;
 }
 
-struct succession {
-	struct linker *k;
-	uint32_t kid;
-};
-
-static void succeed(void *arg, uint32_t old)
-{
-	struct succession *s = arg;
-
-	session_succeed(s->k, old, s->kid);
-}
-
 static int on_credential(struct linker *k, const struct role_credential *m, int fd)
 {
 	AUTO_FREE(char) pem = NULL;
@@ -253,7 +241,6 @@ static int on_credential(struct linker *k, const struct role_credential *m, int 
 	}
 	peer_drop_tickets(k, m->kid); /* they stand on the one before */
 	session_renew(k, m->kid);
-	tls_each_namesake(k->tls, m->kid, succeed, &(struct succession){ k, m->kid }); /* renewed with a key of its own */
 	linker_wake_at(k, k->now_ns);
 	return 0;
 }

@@ -333,8 +333,6 @@ void peer_session_over(struct linker *k, struct session *s);
 void peer_detach(struct session *s);
 /* peer_drop_tickets() - of @kid, or of all (ROLE_NO_ID). */
 void peer_drop_tickets(struct linker *k, uint32_t kid);
-/* peer_succeed() - @s stands on s->kid now: new lanes of that kid find it. */
-void peer_succeed(struct linker *k, struct session *s);
 /* peer_forget() - no lane will come by @kid any more. */
 void peer_forget(struct linker *k, uint32_t kid);
 void peer_free(struct linker *k);
@@ -359,8 +357,6 @@ bool session_has_proof(const struct session *s, const char *service);
 MUST_CHECK int session_show(struct linker *k, struct session *s, uint32_t kid);
 /* session_renew() - @kid's certificate is a new one: tell all that stand on it. */
 void session_renew(struct linker *k, uint32_t kid);
-/* session_succeed() - what stands on @old stands on @kid from now on, which has the same name: prove it to all who were shown the other. */
-void session_succeed(struct linker *k, uint32_t old, uint32_t kid);
 /* session_forget() - @kid is not ours any more. */
 void session_forget(struct linker *k, uint32_t kid);
 /* session_judge_all() - time, or the list of what is revoked, has moved on. */

@@ -306,19 +306,6 @@ void peer_drop_tickets(struct linker *k, uint32_t kid)
 	}
 }
 
-void peer_succeed(struct linker *k, struct session *s)
-{
-	struct route *r = route_get(k, s->kid, s->hid);
-
-	SSL_SESSION_free(s->tls.ticket); /* it stands on the certificate before */
-	s->tls.ticket = NULL;
-	if (!r || r->session)
-		return; /* it goes on with the lanes that it has */
-	peer_detach(s);
-	s->route = r;
-	r->session = s;
-}
-
 void peer_forget(struct linker *k, uint32_t kid)
 {
 	struct route *r, *next;

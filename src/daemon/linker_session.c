@@ -377,39 +377,6 @@ static void unshow(struct session *s, struct shown *h)
 	free(h);
 }
 
-static void succeed_shown(struct linker *k, struct session *s, uint32_t old, uint32_t kid)
-{
-	struct shown *h = find_shown(s, old);
-	struct llane *l;
-
-	if (!h)
-		return;
-	if (find_shown(s, kid)) /* a lane came by it already */
-		unshow(s, h);
-	else if (send_proof(k, s, kid) < 0)
-		return;
-	else
-		h->kid = kid;
-	TAILQ_FOREACH(l, &s->lanes, of_session)
-		if (l->kid == old)
-			l->kid = kid;
-}
-
-void session_succeed(struct linker *k, uint32_t old, uint32_t kid)
-{
-	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++) {
-		struct session *s = &k->sessions[i];
-
-		if ((s->phase != PHASE_GREETED && s->phase != PHASE_UP) || s->purpose == FRAME_FOR_CA)
-			continue;
-		succeed_shown(k, s, old, kid);
-		if (!s->is_client || s->kid != old || send_proof(k, s, kid) < 0)
-			continue;
-		s->kid = kid;
-		peer_succeed(k, s);
-	}
-}
-
 void session_forget(struct linker *k, uint32_t kid)
 {
 	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++) {

@@ -584,34 +584,6 @@ static void test_renewal_is_not_noticed(void **state)
 	bed_lane_close(&l);
 }
 
-/* As a daemon does it: each new key has a kid of its own, and the one before is forgotten some time later. */
-static void test_renewal_with_other_keys(void **state)
-{
-	struct role_msg forget = { .type = BL_FORGET };
-	struct bed *b = *state;
-	struct bed_lane l;
-	uint32_t kid = BED_KID_OTHER;
-
-	bed_credential(b, BED_A, BED_KID_WEB, BED_WEB, 3);
-	bed_credential(b, BED_B, BED_KID_REDIS, BED_REDIS, 3);
-	l = bed_lane(b);
-	bed_hear_session(b, BED_A, SESSION_UP);
-	forget.u.id.id = BED_KID_WEB;
-	for (int i = 0; i < 4; i++, kid = kid == BED_KID_OTHER ? BED_KID_OTHER + 1 : BED_KID_OTHER) {
-		bed_credential(b, BED_A, kid, BED_WEB, 3);
-		bed_credential(b, BED_B, kid, BED_REDIS, 3);
-		usleep(1500000);
-		ping_pong(&l);
-		bed_tell(b, BED_A, &forget, -1);
-		forget.u.id.id = i == 0 ? BED_KID_REDIS : forget.u.id.id;
-		bed_tell(b, BED_B, &forget, -1);
-		forget.u.id.id = kid;
-	}
-	ping_pong(&l);
-	assert_false(bed_has_heard(b, BED_A, LB_SESSION, 0));
-	bed_lane_close(&l);
-}
-
 static void test_expiry_of_the_service(void **state)
 {
 	struct bed *b = *state;
@@ -919,7 +891,6 @@ int main(int argc, char **argv)
 		TEST(test_descriptors_are_refused),
 		cmocka_unit_test_setup_teardown(test_resumption, setup_idle, teardown),
 		TEST(test_renewal_is_not_noticed),
-		TEST(test_renewal_with_other_keys),
 		TEST(test_expiry_of_the_service),
 		TEST(test_expiry_of_the_client),
 		TEST(test_revocation),

@@ -508,15 +508,6 @@ bool tls_can_serve(const struct tls *t)
 	return t->server != NULL;
 }
 
-void tls_each_namesake(const struct tls *t, uint32_t kid, void (*fn)(void *arg, uint32_t other), void *arg)
-{
-	const struct tls_credential *mine = tls_credential(t, kid), *c;
-
-	for (c = mine ? t->credentials : NULL; c; c = c->hh.next)
-		if (c != mine && strcmp(c->identity.spiffe_id, mine->identity.spiffe_id) == 0)
-			fn(arg, c->kid);
-}
-
 static void credential_drop(struct tls *t, uint32_t kid)
 {
 	struct tls_credential *c = NULL;

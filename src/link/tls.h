@@ -55,8 +55,6 @@ void tls_forget(struct tls *t, uint32_t kid);
 /* tls_credential() - NULL: there is none. Valid until the next call that sets or forgets @kid. */
 const struct tls_credential *tls_credential(const struct tls *t, uint32_t kid);
 const struct pki_identity *tls_credential_identity(const struct tls_credential *c);
-/* tls_each_namesake() - call @fn with every other kid whose certificate names whom @kid's names. @fn must not set or forget one. */
-void tls_each_namesake(const struct tls *t, uint32_t kid, void (*fn)(void *arg, uint32_t other), void *arg);
 
 /* tls_can_serve() - is there a certificate of this host's, to answer with? */
 bool tls_can_serve(const struct tls *t);
