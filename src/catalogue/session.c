@@ -408,6 +408,8 @@ static void look_at_own(struct session *s, const struct etcd_kv *kv, bool watche
 		return;
 	/* A put of ours that is told after a newer one was made is not there, and written once more: no harm. */
 	o->there = o->value && ours && strcmp(o->value, kv->value) == 0;
+	/* What the watch tells may be newer than the answer to the request that is on its way. */
+	o->in_request &= o->there;
 	if (watched && kv->value && !ours && !o->taken) {
 		o->taken = true;
 		s->events.taken(s->events.arg, kv->key, kv->value);

@@ -225,6 +225,14 @@ static void handle(int fd, const char *path, const char *body)
 		answer(fd, "404 Not Found", "");
 }
 
+static uint16_t port_of(int fd)
+{
+	struct sockaddr_in a = { .sin_port = 0 };
+	socklen_t size = sizeof(a);
+
+	return getsockname(fd, (struct sockaddr *)&a, &size) == 0 ? ntohs(a.sin_port) : 0;
+}
+
 /* One request: a head, and as much body as it says. */
 static void *serve(void *arg)
 {
@@ -249,7 +257,8 @@ static void *serve(void *arg)
 		pthread_mutex_lock(&g_fake.lock);
 		if (authorization)
 			sscanf(authorization + 15, "%255[^\r]", g_fake.last_authorization);
-		handle(fd, path, body + 4);
+		if (port_of(fd) == g_fake.port)
+			handle(fd, path, body + 4);
 		pthread_mutex_unlock(&g_fake.lock);
 	}
 	shutdown(fd, SHUT_RDWR);
@@ -260,12 +269,16 @@ static void *serve(void *arg)
 
 static void *accept_all(void *arg)
 {
+	int listener = (int)(intptr_t)arg;
+
 	for (;;) {
-		int fd = accept4(g_fake.fd, NULL, NULL, SOCK_CLOEXEC);
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 		pthread_t t;
 
-		if (fd < 0)
+		if (fd < 0) {
+			close(listener);
 			return NULL;
+		}
 		if (pthread_create(&t, NULL, serve, (void *)(intptr_t)fd) == 0)
 			pthread_detach(t);
 		else
@@ -273,19 +286,24 @@ static void *accept_all(void *arg)
 	}
 }
 
-static int start_fake(void **state)
+/* A port of its own for each session: what the one before had on its way when it ended is for nobody. */
+static void start_fake(void)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t size = sizeof(a);
 	pthread_t t;
 
-	signal(SIGPIPE, SIG_IGN);
 	g_fake.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (bind(g_fake.fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(g_fake.fd, 64) < 0 ||
-	    getsockname(g_fake.fd, (struct sockaddr *)&a, &size) < 0)
-		return -1;
-	g_fake.port = ntohs(a.sin_port);
-	return session_global() < 0 || pthread_create(&t, NULL, accept_all, NULL) != 0 ? -1 : 0;
+	assert_int_equal(bind(g_fake.fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(g_fake.fd, 64), 0);
+	g_fake.port = port_of(g_fake.fd);
+	assert_int_equal(pthread_create(&t, NULL, accept_all, (void *)(intptr_t)g_fake.fd), 0);
+	pthread_detach(t);
+}
+
+static int start_all(void **state)
+{
+	signal(SIGPIPE, SIG_IGN);
+	return session_global();
 }
 
 /* ------------------------------------------------------------------ the session */
@@ -338,6 +356,7 @@ static struct session *open_session(enum lie lie, const char *user)
 	struct session *s = NULL;
 
 	pthread_mutex_lock(&g_fake.lock);
+	start_fake();
 	g_fake.lie = lie;
 	g_fake.n_range = g_fake.n_watch = g_fake.n_txn = g_fake.n_grant = g_fake.n_auth = g_fake.n_redirected = g_fake.n_keepalive = 0;
 	g_fake.epoch = g_fake.watch_end = false;
@@ -357,6 +376,7 @@ static void close_session(struct session *s)
 	session_free(s);
 	pthread_mutex_lock(&g_fake.lock);
 	g_fake.watch_end = true;
+	shutdown(g_fake.fd, SHUT_RDWR); /* its thread closes it */
 	pthread_mutex_unlock(&g_fake.lock);
 }
 
@@ -495,5 +515,5 @@ int main(void)
 		cmocka_unit_test(test_somebody_has_our_name),
 	};
 
-	return cmocka_run_group_tests(tests, start_fake, NULL);
+	return cmocka_run_group_tests(tests, start_all, NULL);
 }
