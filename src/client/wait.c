@@ -45,6 +45,8 @@ enum {
 	SPIN_ALIVE_NS = 1000 * 1000,
 	/* How often one who never waits long looks at the leash. */
 	LOOK_NS = 10 * 1000 * 1000,
+	/* How long to wait for what the daemon has to say of a peer that is gone: the time that a busy machine keeps it from saying so. */
+	CUT_WORD_NS = 20 * 1000 * 1000,
 	/*
 	 * Who waited for room is told with that many -EAGAIN of the other direction: not with one, since the loop may receive again
 	 * before it polls; not for ever, since it may not want to send any more, and would spin.
@@ -118,6 +120,13 @@ int lane_over(struct sealane_lane *lane, int error)
 {
 	int r = look_around(lane, 0);
 
+	/*
+	 * Both ends are told of a cut one after the other, so a peer that is quick may have gone before the word reaches us. Whoever
+	 * leaves without a FIN is told of on the leash in any case, by the daemon that is there: wait for that, a little.
+	 */
+	if (r == 0 && error == -EPIPE && atomic_load(&lane->peer_gone) && lane->leash >= 0 && !atomic_load(&lane->leash_gone) &&
+	    !atomic_load(&lane->ended))
+		r = look_around(lane, CUT_WORD_NS);
 	if (r == 0)
 		r = atomic_load(&lane->ended);
 	if (r < 0)
