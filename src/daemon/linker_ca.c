@@ -10,6 +10,8 @@
  */
 #include "daemon/linker_int.h"
 
+#include "base/log.h"
+
 #include <stdio.h>
 
 static void send_text(struct linker *k, struct role_msg *m, const char *text, size_t size)
@@ -198,6 +200,11 @@ int announce_set(struct linker *k, int fd)
 	int r = fd < 0 ? -EBADMSG : linker_read_fd(fd, LIMIT_ANNOUNCE_SIZE, &text, &size);
 	struct blob *b = r == 0 ? blob_new(text, size) : NULL;
 
+	/* Without descriptors none comes along. What was announced before goes on to count: that is no reason to end lanes. */
+	if (r == -EBADMSG) {
+		log_warn("linker.not_announced", LOG_STR("why", "what this host offers could not be received: out of descriptors"));
+		return 0;
+	}
 	if (!b)
 		return r < 0 ? r : -ENOMEM;
 	blob_unref(k->announce);
