@@ -74,6 +74,9 @@ void llane_offer(struct linker *k, struct llane *l)
 		return;
 	if (l->state != LANE_OPENING && l->state != LANE_OPEN)
 		return;
+	/* Not a byte for a host that has not proven to be the one for it. */
+	if (l->state == LANE_OPENING && !session_has_proof(l->session, l->destination))
+		return;
 	l->in_ready = true;
 	TAILQ_INSERT_TAIL(&l->session->ready, l, queue);
 	session_dirty(k, l->session);
@@ -567,6 +570,7 @@ static int on_opened(struct linker *k, struct session *s, struct llane *l)
 	l->state = LANE_OPEN;
 	s->n_opened++;
 	linker_send(k, &m, -1);
+	llane_offer(k, l);
 	lane_check(k, l);
 	return 0;
 }

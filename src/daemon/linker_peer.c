@@ -313,13 +313,14 @@ void peer_forget(struct linker *k, uint32_t kid)
 	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++) {
 		struct session *s = &k->sessions[i];
 
-		if (s->phase != PHASE_FREE && s->route && s->route->key.kid == kid) {
+		if (s->phase != PHASE_FREE && s->route && s->route->key.kid == kid && !s->route->keep) {
 			peer_detach(s);
 			s->route = NULL;
 		}
 	}
+	peer_drop_tickets(k, kid);
 	HASH_ITER(hh, k->routes, r, next)
-		if (r->key.kid == kid)
+		if (r->key.kid == kid && !r->keep) /* between hosts it is dialled again, when there is a certificate again */
 			route_free(k, r);
 }
 

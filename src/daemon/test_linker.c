@@ -395,16 +395,37 @@ static void test_refused_lanes(void **state)
 	close(fd);
 	close(client);
 
+	/* What it says waits for the proof that the host is the one for it. */
 	client = bed_carry(b, BED_REDIS, &id);
+	put(client, "not for you", 11);
+	bed_has_heard(b, BED_B, LB_ASK, BED_WAIT_MS);
+	usleep(100000);
+	say_no(b, LINK_DOWN, "");
+	bed_hear(b, BED_A, LB_FAILED, &fd);
+	expect(fd, "not for you");
+	close(fd);
+	close(client);
+}
+
+static void test_refused_after_the_proof(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane proven = bed_lane(b);
+	struct role_msg m;
+	uint64_t id;
+	int fd = -1, client = bed_carry(b, BED_REDIS, &id);
+
 	put(client, "too late", 8);
 	bed_has_heard(b, BED_B, LB_ASK, BED_WAIT_MS);
 	usleep(100000); /* its bytes are on their way */
 	say_no(b, LINK_DOWN, "");
 	m = bed_hear(b, BED_A, LB_FAILED, &fd);
+	assert_int_equal(m.u.link_failed.lane_id, id);
 	assert_int_equal(m.u.link_failed.code, LINK_DOWN);
 	assert_int_equal(fd, -1); /* the far side may have them */
 	expect_end(client);
 	close(client);
+	bed_lane_close(&proven);
 }
 
 static void test_nobody_listens(void **state)
@@ -884,6 +905,7 @@ int main(int argc, char **argv)
 		TEST(test_client_that_leaves_at_once),
 		TEST(test_server_that_leaves),
 		TEST(test_refused_lanes),
+		TEST(test_refused_after_the_proof),
 		TEST(test_nobody_listens),
 		TEST(test_cut),
 		TEST(test_limit),
