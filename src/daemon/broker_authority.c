@@ -44,6 +44,7 @@ struct issue {
 	enum ca_op op;
 	char name[LIMIT_SERVICE_SIZE]; /* this host's credential; "": it is another host's */
 	char host[LIMIT_NAME_SIZE];
+	struct service_name service; /* CA_OP_SERVICE, of another host */
 	struct role_issue what;
 };
 
@@ -173,6 +174,14 @@ static void issued(struct broker *b, const struct issue *i, const char *pem)
 		answer(b, i->linker, i->req, issued_json(i, pem));
 }
 
+static bool may(struct broker *b, const char *host, const struct service_name *service);
+
+/* What was allowed when it was asked for may have been revoked while the signer worked. */
+static bool is_withdrawn(struct broker *b, const struct issue *i)
+{
+	return ca_is_revoked(b, i->what.spiffe_id) || (!i->name[0] && i->op == CA_OP_SERVICE && !may(b, i->host, &i->service));
+}
+
 static void on_issued(struct broker *b, void *arg, const struct role_signed *r, int cert_fd)
 {
 	struct issue *i = arg;
@@ -184,6 +193,8 @@ static void on_issued(struct broker *b, void *arg, const struct role_signed *r, 
 	pem = r->error ? NULL : ca_read_fd(fd, LIMIT_CHAIN_SIZE, &size);
 	if (!pem)
 		issue_failed(b, i, r->error ? r->error : -EIO, r->why[0] ? r->why : "the signer gave no certificate");
+	else if (is_withdrawn(b, i))
+		issue_failed(b, i, -EACCES, "it was revoked while it was made");
 	else if (book(b, i) < 0)
 		issue_failed(b, i, -EIO, "the state directory does not take the certificate's number: is its disk full?");
 	else
@@ -365,6 +376,7 @@ static void on_certificate(struct broker *b, const struct asker *k, const struct
 	char name[LIMIT_SERVICE_SIZE], why[320];
 
 	begin_issue(&i, q, m);
+	i.service = q->service;
 	memcpy(i.host, k->host, sizeof(i.host));
 	if (q->op == CA_OP_HOST)
 		host_id_format(i.what.spiffe_id, g_ca.trust_domain, k->host);

@@ -158,7 +158,8 @@ static void tell_trust(struct broker *b, uint32_t linker)
 	if (fd < 0 || !b->config)
 		return;
 	m.u.trust = (struct role_trust){ .window = b->config->link.window, .idle_ms = (uint32_t)(b->config->link.idle_s * 1000),
-					 .timeout_ms = (uint32_t)(b->config->link.timeout_s * 1000) };
+					 .timeout_ms = (uint32_t)(b->config->link.timeout_s * 1000),
+					 .authority = g_ca.member && g_ca.membership.is_authority };
 	snprintf(m.u.trust.trust_domain, sizeof(m.u.trust.trust_domain), "%s", g_ca.trust_domain);
 	snprintf(m.u.trust.host, sizeof(m.u.trust.host), "%s", g_ca.member ? g_ca.membership.host : b->host);
 	if (linker == ROLE_NO_ID)

@@ -207,6 +207,7 @@ static int on_trust(struct linker *k, const struct role_trust *m, int fd)
 		log_error("linker.bad_roots", LOG_STR("error", log_errno_name(r)), LOG_STR("note", "the roots of before go on to count"));
 		return r == -EBADMSG || r == -EFBIG ? 0 : r;
 	}
+	tls_set_authority(k->tls, m->authority);
 	k->trust = *m;
 	k->have_trust = true;
 	peer_drop_tickets(k, ROLE_NO_ID);

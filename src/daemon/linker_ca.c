@@ -14,6 +14,9 @@
 
 #include <stdio.h>
 
+/* Coalesced at the other side to one each 50 ms. */
+enum { ANNOUNCES_PER_S = 64 };
+
 static void send_text(struct linker *k, struct role_msg *m, const char *text, size_t size)
 {
 	int fd = linker_text_fd("sealane-link", text, size);
@@ -85,6 +88,12 @@ static int on_announced(struct linker *k, struct session *s)
 {
 	struct role_msg m = { .type = LB_ANNOUNCE, .u.id.id = s->hid };
 
+	/* Each is a descriptor on its way to the broker. A host of ours tells of changes twenty times a second at most. */
+	if (s->announcements.rate_per_s == 0)
+		bucket_init(&s->announcements, ANNOUNCES_PER_S, ANNOUNCES_PER_S, k->now_ns);
+	if (bucket_available(&s->announcements, k->now_ns) == 0)
+		return session_over(k, s, SESSION_PROTOCOL, "ANNOUNCE more often than a host has news");
+	bucket_take(&s->announcements, 1);
 	send_text(k, &m, s->text, s->text_size);
 	return 0;
 }

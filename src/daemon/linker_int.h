@@ -159,6 +159,7 @@ struct session {
 	bool readable, closing;
 	uint8_t *partial; /* owned: the start of a frame whose rest is in the next record; NULL most of the time */
 	size_t partial_size;
+	struct bucket announcements, new_proofs; /* how many more may come now */
 	char *text; /* owned: of ANNOUNCE, CA_ASK, CA_ANSWER, as far as MORE has brought it */
 	size_t text_size, text_cap;
 

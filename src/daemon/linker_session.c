@@ -293,10 +293,30 @@ static int proof_add(struct linker *k, struct session *s, const struct pki_ident
 	return 0;
 }
 
+/*
+ * Each costs us two signatures' checks, some 200 us. A client proves its one name again when its certificate is renewed, every few
+ * seconds at most; a server each service that it has, once, and again.
+ */
+static bool may_prove(struct linker *k, struct session *s)
+{
+	struct bucket *b = &s->new_proofs;
+
+	if (b->rate_per_s == 0 && s->is_client)
+		bucket_init(b, LINKER_PROOFS_MAX / 4, LINKER_PROOFS_MAX, k->now_ns);
+	else if (b->rate_per_s == 0)
+		bucket_init(b, 4, 16, k->now_ns);
+	if (bucket_available(b, k->now_ns) == 0)
+		return false;
+	bucket_take(b, 1);
+	return true;
+}
+
 int session_on_proof(struct linker *k, struct session *s, const struct frame *f)
 {
 	struct pki_identity who;
 
+	if (!may_prove(k, s))
+		return session_over(k, s, SESSION_PROTOCOL, "PROOF more often than certificates are renewed");
 	if (tls_check_proof(&s->tls, f->u.proof.signature, f->u.proof.signature_size, f->u.proof.certificates,
 			    f->u.proof.certificates_size, &who) < 0)
 		return session_over(k, s, s->tls.reason, s->tls.why);

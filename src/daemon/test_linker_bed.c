@@ -318,7 +318,7 @@ static void side_tell(struct bed *b, unsigned side)
 	int fd = listen_loopback(&b->sides[side].address);
 
 	side_signer(b, side);
-	trust.u.trust = (struct role_trust){ .window = b->window, .idle_ms = b->idle_ms, .timeout_ms = b->timeout_ms, .trust_domain = BED_DOMAIN };
+	trust.u.trust = (struct role_trust){ .window = b->window, .idle_ms = b->idle_ms, .timeout_ms = b->timeout_ms, .authority = 1, .trust_domain = BED_DOMAIN };
 	snprintf(trust.u.trust.host, sizeof(trust.u.trust.host), "%s", bed_host(side));
 	bed_tell_text(b, side, &trust, b->root_pem);
 	bed_tell_text(b, side, &revoked, "");

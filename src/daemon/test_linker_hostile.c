@@ -403,6 +403,52 @@ static void test_proofs(void **state)
 	EVP_PKEY_free(key);
 }
 
+/* True ones, again and again: each costs the other side more than it costs to send. */
+static void test_proofs_without_end(void **state)
+{
+	static const char web[] = "spiffe://" BED_DOMAIN "/ns/default/svc/web";
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	EVP_PKEY *key = new_key();
+	struct raw_options o = { .cert = bed_certificate(b, key, web, -60, 600), .key = key };
+	struct raw c;
+	uint8_t text[24 + 1 + 32 + sizeof(web) - 1] = "sealane link proof v1", digest[32], der[4096], *p = der, signature[SIGNATURE_SIZE];
+	unsigned n_digest;
+	int n = i2d_X509(o.cert, &p), size;
+	struct bytes y = {};
+
+	c = raw_open(b, &o);
+	assert_int_equal(SSL_export_keying_material(c.ssl, text + 25, 32, "EXPORTER-sealane-proof", 22, NULL, 0, 0), 1);
+	memcpy(text + 57, web, sizeof(web) - 1);
+	assert_int_equal(EVP_Digest(text, sizeof(text), digest, &n_digest, EVP_sha256(), NULL), 1);
+	size = pki_sign(signature, key, digest);
+	assert_true(n > 0 && size > 0);
+	add_hello(&y);
+	raw_put(&c, y.at, y.size);
+	bed_hear_session(b, BED_B, SESSION_UP);
+	y.size = frame_put_proof(y.at, signature, (size_t)size, der, (size_t)n);
+	for (int i = 0; i < 100; i++)
+		raw_put(&c, y.at, y.size);
+	assert_string_equal(bed_hear_session(b, BED_B, SESSION_DOWN).why, "PROOF more often than certificates are renewed");
+	raw_close(&c);
+	EVP_PKEY_free(key);
+}
+
+/* Where there is no authority nobody comes in without a certificate, or asks for one. */
+static void test_no_authority(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct role_msg m = { .type = BL_TRUST, .u.trust = { .window = b->window, .idle_ms = b->idle_ms, .timeout_ms = b->timeout_ms, .trust_domain = BED_DOMAIN, .host = "b" } };
+	EVP_PKEY *key = new_key();
+
+	bed_tell_text(b, BED_B, &m, b->root_pem);
+	usleep(200000);
+	expect_refusal(b, (struct raw_options){ .alpn = "sealane-join/1" }, "protocol");
+	expect_refusal(b, (struct raw_options){ .cert = bed_certificate(b, key, "spiffe://" BED_DOMAIN "/host/a", -60, 600), .key = key, .alpn = "sealane-ca/1" },
+		       "protocol");
+}
+
 /* Hosts may ask, and hear what is offered; lanes are for services. */
 static void test_purposes(void **state)
 {
@@ -636,7 +682,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
-		TEST(test_proofs),		 TEST(test_purposes),	       TEST(test_question_too_long),
+		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long),
 		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read),
 	};
 

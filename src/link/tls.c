@@ -297,7 +297,8 @@ static int select_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_s
 
 	for (unsigned at = 0; at < in_size && in[at] < in_size - at; at += 1u + in[at])
 		for (unsigned use = 0; use < TLS_USE_N; use++) {
-			if (strlen(tls_alpn[use]) != in[at] || memcmp(tls_alpn[use], in + at + 1, in[at]) != 0)
+			/* Whoever has no certificate gets no further than this where there is none to be had. */
+			if ((use != TLS_LINK && !c->tls->is_authority) || strlen(tls_alpn[use]) != in[at] || memcmp(tls_alpn[use], in + at + 1, in[at]) != 0)
 				continue;
 			*ret = in + at + 1;
 			*ret_size = in[at];
@@ -452,6 +453,11 @@ int tls_set_trust(struct tls *t, const char *pem, size_t size, const char *trust
 		swap_trust(t, &new);
 	free_trust(&new);
 	return r;
+}
+
+void tls_set_authority(struct tls *t, bool is_authority)
+{
+	t->is_authority = is_authority;
 }
 
 /* Credentials. */

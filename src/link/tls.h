@@ -42,6 +42,9 @@ const char *tls_cipher_source(const struct tls *t);
  */
 MUST_CHECK int tls_set_trust(struct tls *t, const char *pem, size_t size, const char *trust_domain, const char *host);
 
+/* tls_set_authority() - does this host take sessions of TLS_CA and TLS_JOIN? Until it is told: no. */
+void tls_set_authority(struct tls *t, bool is_authority);
+
 /* tls_set_revoked() - the list that BL_REVOKED describes. Return: 0 or -ENOMEM. */
 MUST_CHECK int tls_set_revoked(struct tls *t, const char *text, size_t size);
 

@@ -33,6 +33,7 @@ struct tls {
 	struct tls_revoked *revoked;
 	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
 	char host[LIMIT_NAME_SIZE];
+	bool is_authority; /* questions for certificates are taken, and hosts that join */
 };
 
 extern const char *const tls_alpn[TLS_USE_N];

@@ -394,7 +394,7 @@ struct role_dial {
 struct role_trust {
 	uint32_t window;	     /* bytes a lane's far end may send ahead */
 	uint32_t idle_ms, timeout_ms; /* link_idle, link_timeout */
-	uint32_t pad;
+	uint32_t authority;	     /* 1: this host issues certificates: sessions that ask for them, or to join, are taken */
 	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
 	char host[LIMIT_NAME_SIZE]; /* ours */
 };
