@@ -56,6 +56,39 @@ static struct {
 	uint32_t starts[LIMIT_LINKERS]; /* counted up when a linker is lost: its numbers mean nothing to the next one */
 } g_authority;
 
+/* ------------------------------------------------------------------ may it? */
+
+struct match {
+	const struct service_name *service;
+	int rank; /* of the best so far; -1: none */
+	bool allow;
+};
+
+static bool means(const struct service_pattern *p, const struct service_name *s)
+{
+	if (p->rank == PATTERN_ANY)
+		return true;
+	return strcmp(p->service.ns, s->ns) == 0 && (p->rank == PATTERN_NAMESPACE || strcmp(p->service.name, s->name) == 0);
+}
+
+static int match_one(void *arg, const struct state_grant *g)
+{
+	struct match *m = arg;
+
+	if ((int)g->pattern.rank > m->rank && means(&g->pattern, m->service)) {
+		m->rank = (int)g->pattern.rank;
+		m->allow = g->allow;
+	}
+	return 0;
+}
+
+static bool may(struct broker *b, const char *host, const struct service_name *service)
+{
+	struct match m = { .service = service, .rank = -1 };
+
+	return state_each_grant_of(b->state, host, match_one, &m) == 0 && m.rank >= 0 && m.allow;
+}
+
 /* ------------------------------------------------------------------ answers to other hosts */
 
 static void answer(struct broker *b, uint32_t linker, uint32_t req, json_t *json)
@@ -174,8 +207,6 @@ static void issued(struct broker *b, const struct issue *i, const char *pem)
 		answer(b, i->linker, i->req, issued_json(i, pem));
 }
 
-static bool may(struct broker *b, const char *host, const struct service_name *service);
-
 /* What was allowed when it was asked for may have been revoked while the signer worked. */
 static bool is_withdrawn(struct broker *b, const struct issue *i)
 {
@@ -255,39 +286,6 @@ void authority_on_signer(struct broker *b)
 		return;
 	memcpy(m.u.ca_key.trust_domain, g_ca.trust_domain, sizeof(m.u.ca_key.trust_domain));
 	signer_ask(b, &m, -1, on_root, NULL);
-}
-
-/* ------------------------------------------------------------------ may it? */
-
-struct match {
-	const struct service_name *service;
-	int rank; /* of the best so far; -1: none */
-	bool allow;
-};
-
-static bool means(const struct service_pattern *p, const struct service_name *s)
-{
-	if (p->rank == PATTERN_ANY)
-		return true;
-	return strcmp(p->service.ns, s->ns) == 0 && (p->rank == PATTERN_NAMESPACE || strcmp(p->service.name, s->name) == 0);
-}
-
-static int match_one(void *arg, const struct state_grant *g)
-{
-	struct match *m = arg;
-
-	if ((int)g->pattern.rank > m->rank && means(&g->pattern, m->service)) {
-		m->rank = (int)g->pattern.rank;
-		m->allow = g->allow;
-	}
-	return 0;
-}
-
-static bool may(struct broker *b, const char *host, const struct service_name *service)
-{
-	struct match m = { .service = service, .rank = -1 };
-
-	return state_each_grant_of(b->state, host, match_one, &m) == 0 && m.rank >= 0 && m.allow;
 }
 
 /* ------------------------------------------------------------------ questions of other hosts */

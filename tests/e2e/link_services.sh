@@ -29,43 +29,7 @@ clients() {
 	intention { source = app  destination = "*"  action = allow }
 	CONF
 }
-article() {
-	cat <<-'CONF'
-	services = [
-	{
-	id = "mysql"
-	name = "mysql"
-	socket_path = "/tmp/mysql/mysqld.sock"
-	connect {
-	sidecar_service {}
-	}
-	check {
-	id = "mysql-connect"
-	name = "mysql-test"
-	args = ["/usr/bin/mysqladmin", "ping", "-S", "/tmp/mysql/mysqld.sock"]
-	interval = "5s"
-	timeout = "1s"
-	}
-	},
-	{
-	id = "client"
-	name = "client"
-	connect {
-	sidecar_service {
-	proxy {
-	upstreams = [
-	{
-	destination_name = "mysql"
-	local_bind_socket_path = "/tmp/mysql/mysql_local.sock"
-	}
-	]
-	}
-	}
-	}
-	}
-	]
-	CONF
-}
+article() { cat "$ROOT/examples/consul-mysql.hcl"; } # word for word
 { article; clients; } >"$T/a.conf"
 { article; server; clients; } >"$T/b.conf"
 host_conf a app client mysql <"$T/a.conf"
