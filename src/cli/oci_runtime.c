@@ -22,29 +22,47 @@
 
 enum { CONFIG_SIZE_MAX = 8 << 20, HOOK_ENGINE_TIMEOUT_S = 15 };
 
-const char *oci_runtime_bundle(int argc, char **argv)
+/*
+ * Is argv[*i] the option @option, as "--x VALUE" or "--x=VALUE"? Then @value is what it says, and *i the argument that says it.
+ */
+static bool option_at(int argc, char **argv, int *i, const char *option, const char **value)
 {
-	static const char *const with_value[] = { "--root", "--log", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager" };
-	const char *bundle = ".";
+	size_t n = strlen(option);
+
+	if (strncmp(argv[*i], option, n) != 0)
+		return false;
+	if (argv[*i][n] == '=')
+		*value = argv[*i] + n + 1;
+	else if (argv[*i][n] == '\0' && *i + 1 < argc)
+		*value = argv[++*i];
+	else
+		return false;
+	return true;
+}
+
+void oci_runtime_parse(struct oci_runtime_args *ret, int argc, char **argv)
+{
+	static const char *const with_value[] = { "--root", "--log-level", "--criu", "--rootless", "--cgroup-manager" };
+	const char *format = "text", *ignored;
 	int i = 1;
 
+	*ret = (struct oci_runtime_args){ 0 };
 	for (; i < argc && argv[i][0] == '-'; i++) {
+		if (option_at(argc, argv, &i, "--log", &ret->log) || option_at(argc, argv, &i, "--log-format", &format))
+			continue;
 		for (size_t k = 0; k < ARRAY_SIZE(with_value); k++) {
-			if (strcmp(argv[i], with_value[k]) == 0) {
-				i++;
+			if (option_at(argc, argv, &i, with_value[k], &ignored))
 				break;
-			}
 		}
 	}
+	ret->log_is_json = strcmp(format, "json") == 0;
 	if (i >= argc || (strcmp(argv[i], "create") != 0 && strcmp(argv[i], "run") != 0 && strcmp(argv[i], "restore") != 0))
-		return NULL;
+		return;
+	ret->bundle = ".";
 	for (; i < argc; i++) {
-		if (strncmp(argv[i], "--bundle=", 9) == 0)
-			bundle = argv[i] + 9;
-		else if ((strcmp(argv[i], "--bundle") == 0 || strcmp(argv[i], "-b") == 0) && i + 1 < argc)
-			bundle = argv[++i];
+		if (!option_at(argc, argv, &i, "--bundle", &ret->bundle))
+			option_at(argc, argv, &i, "-b", &ret->bundle);
 	}
-	return bundle;
 }
 
 /* @p: at a string's first quote. Return: at its last one. */
@@ -226,13 +244,35 @@ static int config_replace(const char *path, const char *text)
 	return r;
 }
 
-static int runtime_error(const char *name, const char *what, const char *why)
+/*
+ * Engines look for a runtime's last words in its log, not on its standard error: that one is the container's and may be
+ * gone before it is read (containerd, docker).
+ */
+static void log_error(const struct oci_runtime_args *args, const char *text)
 {
-	fprintf(stderr, "sealane-%s: %s: %s\n", name, what, why);
+	AUTO_FD fd = args->log ? open(args->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+	json_t *line = json_pack("{s:s, s:s}", "level", "error", "msg", text);
+	AUTO_FREE(char) json = line ? json_dumps(line, JSON_COMPACT) : NULL;
+
+	json_decref(line);
+	if (fd >= 0 && args->log_is_json && json)
+		dprintf(fd, "%s\n", json);
+	else if (fd >= 0)
+		dprintf(fd, "level=error msg=\"%s\"\n", text);
+}
+
+static int runtime_error(const struct oci_runtime_args *args, const char *name, const char *what, const char *why)
+{
+	AUTO_FREE(char) text = NULL;
+
+	if (asprintf(&text, "sealane-%s: %s: %s", name, what, why) >= 0) {
+		log_error(args, text);
+		fprintf(stderr, "%s\n", text);
+	}
 	return CLI_FAILED;
 }
 
-static int runtime_prepare(struct cli *c, const char *name, const char *bundle)
+static int runtime_prepare(struct cli *c, const char *name, const struct oci_runtime_args *args)
 {
 	AUTO_FREE(char) path = NULL;
 	AUTO_FREE(char) text = malloc(CONFIG_SIZE_MAX + 1);
@@ -243,28 +283,30 @@ static int runtime_prepare(struct cli *c, const char *name, const char *bundle)
 	ssize_t n;
 	int r;
 
-	if (!text || !self || !run_dir || asprintf(&path, "%s/config.json", bundle) < 0)
-		return runtime_error(name, bundle, "no memory");
+	if (!text || !self || !run_dir || asprintf(&path, "%s/config.json", args->bundle) < 0)
+		return runtime_error(args, name, args->bundle, "no memory");
 	if (!slash)
-		return runtime_error(name, c->socket_path, "the admin socket's path is not absolute");
+		return runtime_error(args, name, c->socket_path, "the admin socket's path is not absolute");
 	*slash = '\0';
 	n = read_small_file(path, text, CONFIG_SIZE_MAX + 1);
 	if (n < 0 || n == CONFIG_SIZE_MAX)
-		return runtime_error(name, path, n < 0 ? strerror((int)-n) : "too large");
+		return runtime_error(args, name, path, n < 0 ? strerror((int)-n) : "too large");
 	r = oci_config_add_hooks(&with_hooks, text, (size_t)n, run_dir, self, c->socket_path, why, sizeof(why));
 	if (r < 0)
-		return runtime_error(name, "the container is not started", why);
+		return runtime_error(args, name, "the container is not started", why);
 	r = r > 0 ? config_replace(path, with_hooks) : 0;
-	return r < 0 ? runtime_error(name, path, strerror(-r)) : CLI_OK;
+	return r < 0 ? runtime_error(args, name, path, strerror(-r)) : CLI_OK;
 }
 
 int oci_runtime_main(struct cli *c, const char *name, int argc, char **argv)
 {
-	const char *bundle = oci_runtime_bundle(argc, argv);
-	int r = bundle ? runtime_prepare(c, name, bundle) : CLI_OK;
+	struct oci_runtime_args args;
+	int r;
 
+	oci_runtime_parse(&args, argc, argv);
+	r = args.bundle ? runtime_prepare(c, name, &args) : CLI_OK;
 	if (r != CLI_OK)
 		return r;
 	execvp(name, argv);
-	return runtime_error(name, "it cannot be started", strerror(errno));
+	return runtime_error(&args, name, "it cannot be started", strerror(errno));
 }

@@ -11,10 +11,18 @@
 int oci_runtime_main(struct cli *c, const char *name, int argc, char **argv);
 
 /*
- * oci_runtime_bundle() - the bundle of a command line that makes a container ("create", "run", "restore").
- * Return: NULL: it makes none; else borrowed from @argv, "." where none is named.
+ * struct oci_runtime_args - what concerns us of a runtime's command line. Strings: borrowed from it.
+ * @bundle:      of a command that makes a container ("create", "run", "restore"), "." where none is named; NULL: it makes none
+ * @log:         the file that the engine reads errors from; NULL: none
+ * @log_is_json: one JSON object a line, as the engine asked
  */
-const char *oci_runtime_bundle(int argc, char **argv);
+struct oci_runtime_args {
+	const char *bundle;
+	const char *log;
+	bool log_is_json;
+};
+
+void oci_runtime_parse(struct oci_runtime_args *ret, int argc, char **argv);
 
 /*
  * oci_config_add_hooks() - @text: a container's config.json of @size bytes, NUL-terminated; @run_dir: the daemon's; @self:

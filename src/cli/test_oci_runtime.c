@@ -130,10 +130,24 @@ static void test_command_lines(void **state)
 	char *other[] = { "runc", "--root", "create", "start", "run" };
 	char *here[] = { "runc", "run", "id" };
 
-	assert_string_equal(oci_runtime_bundle(ARRAY_SIZE(create), create), "/b");
-	assert_null(oci_runtime_bundle(ARRAY_SIZE(other), other));
-	assert_string_equal(oci_runtime_bundle(ARRAY_SIZE(here), here), ".");
-	assert_null(oci_runtime_bundle(1, here));
+	char *docker[] = { "runc", "--log", "/l", "--log-format=json", "create", "-b", "/c", "id" };
+	struct oci_runtime_args a;
+
+	oci_runtime_parse(&a, ARRAY_SIZE(create), create);
+	assert_string_equal(a.bundle, "/b");
+	assert_string_equal(a.log, "x");
+	assert_false(a.log_is_json);
+	oci_runtime_parse(&a, ARRAY_SIZE(other), other);
+	assert_null(a.bundle);
+	oci_runtime_parse(&a, ARRAY_SIZE(here), here);
+	assert_string_equal(a.bundle, ".");
+	assert_null(a.log);
+	oci_runtime_parse(&a, 1, here);
+	assert_null(a.bundle);
+	oci_runtime_parse(&a, ARRAY_SIZE(docker), docker);
+	assert_string_equal(a.bundle, "/c");
+	assert_string_equal(a.log, "/l");
+	assert_true(a.log_is_json);
 }
 
 static int group_setup(void **state)
@@ -164,12 +178,30 @@ static int group_teardown(void **state)
 	return 0;
 }
 
+/* The words of a refusal stand where the engine looks for them. */
+static void test_an_error_is_in_the_engines_log(void **state)
+{
+	struct cli c = { .socket_path = "/run/sealane/admin.sock" };
+	AUTO_FREE(char) log = expand("@/log.json");
+	AUTO_FREE(char) bundle = expand("@/no-bundle");
+	char *argv[] = { "runc", "--log", log, "--log-format", "json", "create", "--bundle", bundle, "id", NULL };
+	json_t *line;
+
+	assert_int_equal(oci_runtime_main(&c, "runc", ARRAY_SIZE(argv) - 1, argv), CLI_FAILED);
+	line = json_load_file(log, 0, NULL);
+	assert_string_equal(json_string_value(json_object_get(line, "level")), "error");
+	assert_non_null(strstr(json_string_value(json_object_get(line, "msg")), "no-bundle/config.json"));
+	json_decref(line);
+	unlink(log);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_mount_names_the_workload), cmocka_unit_test(test_the_annotation_does_too),
 		cmocka_unit_test(test_other_hooks_and_large_numbers_stay), cmocka_unit_test(test_others_are_left_alone),
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_command_lines),
+		cmocka_unit_test(test_an_error_is_in_the_engines_log),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
