@@ -76,7 +76,7 @@ enum {
 	LIMIT_LINK_PEERS = 4096,
 	/*
 	 * Bytes that came for applications that do not read them, all lanes of a linker together, in MiB: 4,096 lanes with a whole
-	 * window each. The lane that would need more is reset.
+	 * window each. Where more is needed the greatest lane of the host that has the most of it waiting is reset.
 	 */
 	LIMIT_LINK_KEPT_MIB = 1024,
 	/* Certificates of one chain, roots of a bundle, and the list of what is revoked, as text. */

@@ -586,7 +586,8 @@ int linker_new(struct linker **ret, int channel_fd)
 	/* What lanes keep is larger than malloc's usual threshold: a mapping made and dropped for each time that a reader is slow. */
 	mallopt(M_MMAP_THRESHOLD, 16 << 20);
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
-	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .listener = -1, .signer.fd = -1, .tick_due_ns = UINT64_MAX };
+	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .listener = -1, .signer.fd = -1, .tick_due_ns = UINT64_MAX,
+			      .kept_max = (uint64_t)LIMIT_LINK_KEPT_MIB << 20 };
 	chan_init(&k->broker, channel_fd);
 	spin_init(&k->spin, true);
 	k->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -600,6 +601,11 @@ int linker_new(struct linker **ret, int channel_fd)
 	else
 		*ret = k;
 	return r;
+}
+
+void linker_set_kept_max(struct linker *k, uint64_t size)
+{
+	k->kept_max = size;
 }
 
 int linker_run(struct linker *k)

@@ -9,6 +9,9 @@ struct linker;
 /* linker_new() - all memory, and whatever TLS has to fetch or read: before linker_isolate(). @channel_fd: owned. Return: 0 or negative errno. */
 MUST_CHECK int linker_new(struct linker **ret, int channel_fd);
 
+/* linker_set_kept_max() - bytes instead of LIMIT_LINK_KEPT_MIB, for tests: so that it can be reached in them. */
+void linker_set_kept_max(struct linker *k, uint64_t size);
+
 /* linker_isolate() - no path, no new socket, no connection, no program from here on. */
 MUST_CHECK int linker_isolate(void);
 

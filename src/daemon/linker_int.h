@@ -7,6 +7,8 @@
  *   linker_in.c       ciphertext -> frames -> lanes
  *   linker_out.c      lanes -> frames -> ciphertext
  *   linker_lane.c     a lane: the application's socket, and its ends
+ *   linker_kept.c     what came for an application that does not read
+ *   linker_source.c   whom sessions come from, and what each of those takes
  *   linker_ca.c       certificates' questions and answers, and what hosts announce
  *
  * A lane here is a `llane`: the broker, in the same program, has a struct lane of its own.
@@ -24,6 +26,7 @@
 #include "link/tls.h"
 
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <uthash.h>
 
@@ -64,6 +67,14 @@ enum lane_state { LANE_FREE, LANE_WAITING, LANE_OPENING, LANE_ASKED, LANE_OPEN, 
 
 struct session;
 
+/* Everybody at one address, or in one IPv6 /64. Made for the first session, gone with the last that refers to it. */
+struct source {
+	UT_hash_handle hh;
+	uint64_t key;
+	uint32_t refs; /* sessions, and lanes that keep something */
+	uint64_t kept_size; /* memory of what its lanes keep */
+};
+
 struct llane {
 	enum lane_state state;
 	uint32_t generation;
@@ -84,8 +95,9 @@ struct llane {
 	bool fin_sent; /* it ended, and we said so */
 
 	/* To the application. */
-	uint8_t *kept; /* owned: a ring of flow.window bytes that it did not take yet; NULL most of the time */
-	uint32_t kept_at, kept_size;
+	uint8_t *kept; /* owned: a ring of kept_cap bytes that it did not take yet; NULL most of the time */
+	uint32_t kept_at, kept_size, kept_cap;
+	struct source *holder; /* a reference: whose kept_cap is counted; NULL: nothing is kept */
 	bool fin_received;
 	bool blocked; /* its socket is full, or tokens are out */
 	bool armed;   /* epoll is asked for EPOLLOUT */
@@ -150,6 +162,7 @@ struct session {
 	uint32_t last_number; /* of the newest lane */
 	bool goaway_sent, goaway_received, told_up;
 	char address[LIMIT_ADDRESS_SIZE];
+	struct source *source; /* a reference; the far side's address. NULL: DIALING, or nothing of it counts yet */
 
 	struct llane_list lanes, ready, credits;
 	uint32_t n_lanes;
@@ -260,7 +273,10 @@ struct linker {
 	struct llane_list paused;
 	uint64_t paused_due_ns, tick_due_ns;
 	struct chunk_list pool;
-	uint64_t kept_size; /* of all lanes' rings */
+	uint64_t kept_size, kept_max; /* memory of all lanes' rings */
+	uint64_t kept_warn_at_ns;
+	struct source *sources;
+	uint64_t source_secret[2];
 	bool stalled;	    /* a session is not read from, because the broker's queue is long */
 	unsigned n_pool;
 	struct run run;
@@ -293,9 +309,6 @@ void linker_tables_free(struct linker *k);
 /* llane_take() - a slot in state @state, or NULL: all are in use. */
 struct llane *llane_take(struct linker *k, enum lane_state state);
 void llane_give(struct linker *k, struct llane *l);
-/* llane_make_kept(), llane_drop_kept() - its ring. Return: false: out of memory, or all lanes together keep as much as they may. */
-MUST_CHECK bool llane_make_kept(struct linker *k, struct llane *l);
-void llane_drop_kept(struct linker *k, struct llane *l);
 uint32_t llane_cid(const struct linker *k, const struct llane *l);
 struct llane *llane_find(struct linker *k, uint32_t cid);
 struct llane *llane_by_id(struct linker *k, uint64_t id);
@@ -415,6 +428,27 @@ void llane_recall(struct linker *k, uint64_t id);
 void llane_limit(struct linker *k, const struct role_lane_ref *m);
 void llane_unpause(struct linker *k);
 struct role_stats llane_stats(const struct llane *l);
+
+/* --- linker_kept.c --- */
+/*
+ * kept_add() - bytes behind those that are kept. kept_reserve() - room for them at once, where they come in parts. Lanes of others may end for it.
+ * Return: false: there is no memory for it, and this lane has to end.
+ */
+MUST_CHECK bool kept_add(struct linker *k, struct llane *l, const uint8_t *bytes, size_t size);
+MUST_CHECK bool kept_reserve(struct linker *k, struct llane *l, size_t size);
+/* kept_parts() - where the first @max bytes lie. Return: how many of @iov are used. kept_took() - the first @n of them are the application's now. */
+unsigned kept_parts(const struct llane *l, size_t max, struct iovec iov[2]);
+void kept_took(struct linker *k, struct llane *l, size_t n);
+void kept_drop(struct linker *k, struct llane *l); /* idempotent */
+
+/* --- linker_source.c --- */
+/* source_get() - a reference to whoever is at @a. NULL: out of memory. source_of_text(): of an address in text. */
+struct source *source_get(struct linker *k, const struct sockaddr_storage *a);
+struct source *source_of_text(struct linker *k, const char *address);
+struct source *source_ref(struct source *s);
+void source_unref(struct linker *k, struct source *s); /* NULL: nothing */
+/* source_greatest() - whose lanes keep the most. NULL: there is no session. */
+struct source *source_greatest(struct linker *k);
 
 /* --- linker_ca.c --- */
 MUST_CHECK int linker_ca_on_text(struct linker *k, struct session *s, const struct frame *f);

@@ -249,7 +249,7 @@ static void lane_break(struct linker *k, struct llane *l, int error)
 		lane_blame(l, end_here(l), error);
 		lane_owe(k, l, l->kept_size);
 	}
-	llane_drop_kept(k, l);
+	kept_drop(k, l);
 }
 
 /* To the application. */
@@ -284,44 +284,29 @@ static size_t lane_allowance(struct linker *k, struct llane *l, size_t size)
 	return tokens < size ? (size_t)tokens : size;
 }
 
+/* Return: false: the lane has ended. */
 static bool lane_keep(struct linker *k, struct llane *l, const uint8_t *bytes, size_t size)
 {
-	uint32_t cap = l->flow.window, at, first;
-
-	if (size == 0)
+	if (kept_add(k, l, bytes, size))
 		return true;
-	if (!l->kept && !llane_make_kept(k, l)) {
-		llane_end(k, l, LANE_END_NOMEM, -ENOMEM, LINK_FAILED);
-		return false;
-	}
-	assert(size <= cap - l->kept_size); /* flow_received() */
-	at = (uint32_t)(((uint64_t)l->kept_at + l->kept_size) % cap);
-	first = size < cap - at ? (uint32_t)size : cap - at;
-	memcpy(l->kept + at, bytes, first);
-	memcpy(l->kept, bytes + first, size - first);
-	l->kept_size += (uint32_t)size;
-	return true;
+	llane_end(k, l, LANE_END_NOMEM, -ENOMEM, LINK_FAILED);
+	return false;
 }
 
 static void lane_flush(struct linker *k, struct llane *l)
 {
 	while (l->kept_size > 0 && !l->blocked && !l->broken && !l->in_paused) {
-		uint32_t cap = l->flow.window;
 		size_t size = lane_allowance(k, l, l->kept_size), n;
-		size_t first = size < cap - l->kept_at ? size : cap - l->kept_at;
-		struct iovec iov[2] = { { l->kept + l->kept_at, first }, { l->kept, size - first } };
+		struct iovec iov[2];
 
 		if (size == 0)
 			break;
-		n = lane_write(k, l, iov, size > first ? 2 : 1, size);
+		n = lane_write(k, l, iov, kept_parts(l, size, iov), size);
 		if (l->broken)
 			break;
-		l->kept_at = (uint32_t)((l->kept_at + n) % cap);
-		l->kept_size -= (uint32_t)n;
+		kept_took(k, l, n);
 		lane_owe(k, l, n);
 	}
-	if (l->kept_size == 0)
-		llane_drop_kept(k, l);
 }
 
 /* Skip what was written. Return: the parts that are left. */
@@ -357,6 +342,10 @@ void llane_deliver(struct linker *k)
 		n = lane_write(k, l, r.iov, r.n, r.size);
 	lane_owe(k, l, l->broken ? r.size : n);
 	left = l->broken ? 0 : run_skip(&r, n, &rest);
+	if (left > 0 && !kept_reserve(k, l, r.size - n)) {
+		llane_end(k, l, LANE_END_NOMEM, -ENOMEM, LINK_FAILED);
+		return;
+	}
 	for (unsigned i = 0; i < left; i++)
 		if (!lane_keep(k, l, rest[i].iov_base, rest[i].iov_len))
 			return;

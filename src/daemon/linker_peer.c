@@ -9,9 +9,9 @@
  */
 #include "daemon/linker_int.h"
 
+#include "base/address.h"
 #include "base/log.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -128,7 +128,8 @@ void peer_dialed(struct linker *k, const struct role_dialed *m, int *fd)
 	s->fd = take_fd(fd);
 	fcntl(s->fd, F_SETFL, O_RDWR | O_NONBLOCK);
 	s->phase = PHASE_CONNECTING;
-	r = session_watch(k, s);
+	s->source = source_of_text(k, s->address);
+	r = s->source ? session_watch(k, s) : -ENOMEM;
 	if (r < 0)
 		session_over(k, s, SESSION_LOST, log_errno_name(r));
 }
@@ -386,18 +387,6 @@ void peer_rearm(struct linker *k)
 		linker_fail(k, r);
 }
 
-static void address_format(char *ret, size_t size, const struct sockaddr_storage *a)
-{
-	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)a;
-	const struct sockaddr_in *four = (const struct sockaddr_in *)a;
-	char text[INET6_ADDRSTRLEN] = "";
-
-	if (a->ss_family == AF_INET6 && inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof(text)))
-		snprintf(ret, size, "[%s]:%u", text, ntohs(six->sin6_port));
-	else if (a->ss_family == AF_INET && inet_ntop(AF_INET, &four->sin_addr, text, sizeof(text)))
-		snprintf(ret, size, "%s:%u", text, ntohs(four->sin_port));
-}
-
 static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *from)
 {
 	struct session *s = session_take(k);
@@ -408,8 +397,9 @@ static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *
 		return;
 	}
 	s->fd = fd;
-	address_format(s->address, sizeof(s->address), from);
-	r = session_start_server(k, s);
+	s->source = source_get(k, from);
+	address_format(s->address, from);
+	r = s->source ? session_start_server(k, s) : -ENOMEM;
 	if (r < 0) {
 		log_warn("linker.not_accepted", LOG_STR("peer", s->address), LOG_STR("error", log_errno_name(r)));
 		session_give(k, s);

@@ -1,5 +1,7 @@
 #include "daemon/linker_int.h"
 
+#include <sys/random.h>
+
 /* A number that others see is a slot's index in the low bits and its generation above; all ones (ROLE_NO_ID) is none. */
 enum { LANE_BITS = 15, SESSION_BITS = 13, POOL_MAX = 16 };
 static_assert(LIMIT_LINK_LANES < (1 << LANE_BITS) - 1, "an index fits");
@@ -11,6 +13,8 @@ int linker_tables_init(struct linker *k)
 	TAILQ_INIT(&k->over);
 	TAILQ_INIT(&k->paused);
 	SLIST_INIT(&k->pool);
+	if (getrandom(k->source_secret, sizeof(k->source_secret), 0) != sizeof(k->source_secret))
+		return -EIO;
 	k->lanes = calloc(LIMIT_LINK_LANES, sizeof(*k->lanes));
 	k->sessions = calloc(LIMIT_LINK_SESSIONS, sizeof(*k->sessions));
 	k->free_lanes = calloc(LIMIT_LINK_LANES, sizeof(*k->free_lanes));
@@ -73,27 +77,6 @@ struct llane *llane_take(struct linker *k, enum lane_state state)
 	return l;
 }
 
-bool llane_make_kept(struct linker *k, struct llane *l)
-{
-	if (k->kept_size + l->flow.window > (uint64_t)LIMIT_LINK_KEPT_MIB << 20)
-		return false;
-	l->kept = malloc(l->flow.window);
-	if (!l->kept)
-		return false;
-	k->kept_size += l->flow.window;
-	l->kept_at = l->kept_size = 0;
-	return true;
-}
-
-void llane_drop_kept(struct linker *k, struct llane *l)
-{
-	if (l->kept)
-		k->kept_size -= l->flow.window;
-	free(l->kept);
-	l->kept = NULL;
-	l->kept_size = 0;
-}
-
 void llane_give(struct linker *k, struct llane *l)
 {
 	assert(l->state != LANE_FREE);
@@ -101,7 +84,7 @@ void llane_give(struct linker *k, struct llane *l)
 	if (l->id)
 		idmap_remove(&k->lanes_by_id, lane_index(k, l));
 	fd_cleanup(&l->fd);
-	llane_drop_kept(k, l);
+	kept_drop(k, l);
 	l->state = LANE_FREE;
 	l->generation = (l->generation + 1) & ((1u << (32 - LANE_BITS)) - 1);
 	k->free_lanes[LIMIT_LINK_LANES - k->n_lanes--] = lane_index(k, l);
@@ -201,6 +184,7 @@ void session_give(struct linker *k, struct session *s)
 	session_free_lists(s);
 	tls_conn_close(&s->tls);
 	fd_cleanup(&s->fd);
+	source_unref(k, take_ptr(s->source));
 	if (s->chunk)
 		chunk_give(k, s->chunk);
 	blob_unref(s->blob);
