@@ -88,12 +88,14 @@ static const struct role_format {
 	MSG(BP_CUT, refuse, STR(refuse, why)),
 	MSG(BP_ADOPT, leash),
 	MSG_EMPTY(BP_STATS),
+	MSG(BP_LEND, lend, STR(lend, path)),
 	MSG(PB_ASK, ask, STR(ask, service), STR(ask, as)),
 	MSG(PB_GONE, id),
 	MSG(PB_OPEN, lane_ref),
 	MSG(PB_KEEP, leash),
 	MSG(PB_CLOSED, stats),
 	MSG(PB_STATS, stats),
+	MSG(PB_LENT, lane_ref),
 	MSG_EMPTY(BL_SIGNER),
 	MSG(BL_TRUST, trust, STR(trust, trust_domain), STR(trust, host)),
 	MSG_EMPTY(BL_REVOKED),
@@ -202,6 +204,9 @@ static bool values_in_range(const struct role_msg *m)
 		return m->u.ask.accept.method < IDENTITY_METHOD_N && m->u.ask.kind < CONTROL_KIND_N;
 	if (type == BP_OFFER)
 		return identity_is_terminated(&m->u.offer.client) && identity_is_terminated(&m->u.offer.server);
+	if (type == BP_LEND)
+		return m->u.lend.end < LEND_N && m->u.lend.kind < CONTROL_KIND_N && identity_is_terminated(&m->u.lend.client) &&
+		       identity_is_terminated(&m->u.lend.server);
 	if (type == BP_LISTEN)
 		return m->u.gate_listen.identity < IDENTITY_METHOD_N;
 	if (type == PB_CLOSED || type == LB_CLOSED)

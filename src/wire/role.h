@@ -97,6 +97,7 @@ enum role_msg_type {
 	BP_CUT,		   /* end a lane (u.refuse: its lane_id) */
 	BP_ADOPT,	   /* + fd: one end's leash of a lane that an earlier porter made (u.leash); then the other's */
 	BP_STATS,	   /* send PB_STATS for each lane, then one with lane_id 0 (u.id: unused; seq is echoed) */
+	BP_LEND,	   /* a lane one of whose ends is a linker's (u.lend): PB_LENT or PB_CLOSED; then PB_OPEN, PB_CLOSED as after BP_OFFER, no PB_KEEP */
 
 	/* porter -> broker */
 	PB_ASK,		   /* who connected, and what they ask for (u.ask) */
@@ -105,6 +106,7 @@ enum role_msg_type {
 	PB_KEEP,	   /* + fd: one end's leash, to be held over a restart (u.leash) */
 	PB_CLOSED,	   /* it ended, or never came to be (u.stats) */
 	PB_STATS,
+	PB_LENT,	   /* + fd: the control connection of the linker's end (u.lane_ref) */
 
 	/* broker -> linker (docs/design/link.md) */
 	BL_SIGNER,	   /* + fd: a channel to the signer (LS_*) */
@@ -117,8 +119,8 @@ enum role_msg_type {
 	BL_HOST,	   /* another host (u.host), new or changed */
 	BL_HOST_GONE,	   /* u.id: hid */
 	BL_DIALED,	   /* + fd: the socket that LB_DIAL asked for, connecting (u.dialed) */
-	BL_CARRY,	   /* + fd: a client's connection: a lane to a service at a host (u.carry). LB_OPENED or LB_FAILED; then LB_CLOSED */
-	BL_GO,		   /* + fd: yes to LB_ASK: the server's end (u.link_go). LB_CLOSED follows in any case */
+	BL_CARRY,	   /* + fd: a client's connection, or by u.carry.kind what PB_LENT gave: a lane to a service at a host. LB_OPENED or LB_FAILED; then LB_CLOSED */
+	BL_GO,		   /* + fd: yes to LB_ASK: the server's end, or by LB_ASK's kind what PB_LENT gave (u.link_go). LB_CLOSED follows in any case */
 	BL_NO,		   /* no to LB_ASK (u.link_no) */
 	BL_CUT,		   /* end a lane */
 	BL_RECALL,	   /* a lane that no host has taken yet: LB_FAILED with its client, if not a byte of it was sent; else nothing */
@@ -385,6 +387,19 @@ struct role_offer {
 	struct control_identity client, server;
 };
 
+enum lend { LEND_SERVER, LEND_CLIENT, LEND_N };
+
+/* A lane between a library and a linker (docs/design/link.md, "Lanes of the library"). */
+struct role_lend {
+	uint64_t lane_id;
+	uint32_t end;  /* enum lend: which one is the linker's */
+	uint32_t cid;  /* LEND_SERVER: of the client that asked; LEND_CLIENT: of a listener, that BP_LISTENING answered */
+	uint32_t kind; /* enum control_kind */
+	uint32_t pad;
+	struct control_identity client, server;
+	char path[32]; /* what the library is told: "link" */
+};
+
 struct role_dial {
 	uint32_t timeout_ms; /* TCP_USER_TIMEOUT */
 	char congestion[20]; /* TCP_CONGESTION; "": the kernel's own choice */
@@ -440,7 +455,7 @@ enum link_code {
 };
 
 /* What is carried: OPEN's kind. */
-enum link_kind { LINK_SOCKET, LINK_STREAM, LINK_MESSAGES, LINK_CALLS, LINK_KIND_N };
+enum link_kind { LINK_SOCKET, LINK_STREAM, LINK_MESSAGES, LINK_KIND_N };
 
 struct role_carry {
 	uint32_t hid;
@@ -682,6 +697,7 @@ struct role_msg {
 		struct role_refuse refuse;
 		struct role_offer offer;
 		struct role_leash leash;
+		struct role_lend lend;
 		struct role_check check;
 		struct role_check_result check_result;
 		struct role_store store;
