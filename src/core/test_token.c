@@ -1,8 +1,8 @@
-/* Join tokens, and what they are made of: SHA-256, base64, hexadecimal. */
+/* Join tokens, and what they are made of: SHA-256, HMAC, base64, hexadecimal. */
 #include "core/token.h"
 
 #include "core/base64.h"
-#include "core/sha256.h"
+#include "core/hmac.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,6 +34,41 @@ static void test_sha256(void **unused)
 		sha256_add(&s, "a", 1);
 	sha256_end(&s, digest);
 	assert_string_equal(hex_encode(hex, digest, sizeof(digest)), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+static void assert_hmac(const void *key, size_t key_size, const void *data, size_t size, const char *expected)
+{
+	uint8_t mac[SHA256_SIZE], other[SHA256_SIZE];
+	struct hmac h;
+	char hex[65];
+
+	hmac_init(&h, key, key_size);
+	hmac_add(&h, data, size / 2); /* in two pieces */
+	hmac_add(&h, (const uint8_t *)data + size / 2, size - size / 2);
+	hmac_end(&h, mac);
+	assert_string_equal(hex_encode(hex, mac, sizeof(mac)), expected);
+	memcpy(other, mac, sizeof(mac));
+	assert_true(hmac_is_equal(mac, other));
+	for (size_t i = 0; i < 8 * sizeof(mac); i++) {
+		other[i / 8] ^= (uint8_t)(1 << i % 8);
+		assert_false(hmac_is_equal(mac, other));
+		other[i / 8] ^= (uint8_t)(1 << i % 8);
+	}
+}
+
+/* RFC 4231: cases 1, 2, 3 and 6, whose key is longer than a block. */
+static void test_hmac(void **unused)
+{
+	uint8_t key[131], data[50];
+	static const char big[] = "Test Using Larger Than Block-Size Key - Hash Key First";
+
+	memset(key, 0x0b, 20);
+	assert_hmac(key, 20, "Hi There", 8, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+	assert_hmac("Jefe", 4, "what do ya want for nothing?", 28, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+	memset(key, 0xaa, sizeof(key));
+	memset(data, 0xdd, sizeof(data));
+	assert_hmac(key, 20, data, sizeof(data), "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe");
+	assert_hmac(key, sizeof(key), big, sizeof(big) - 1, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
 }
 
 /* RFC 4648, section 10. */
@@ -140,7 +175,7 @@ static void test_addresses(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sha256), cmocka_unit_test(test_base64),	  cmocka_unit_test(test_hex),
+		cmocka_unit_test(test_sha256), cmocka_unit_test(test_hmac),	  cmocka_unit_test(test_base64), cmocka_unit_test(test_hex),
 		cmocka_unit_test(test_token),  cmocka_unit_test(test_bad_tokens), cmocka_unit_test(test_addresses),
 	};
 
