@@ -82,8 +82,9 @@ enum {
 	/* Certificates of one chain, roots of a bundle, and the list of what is revoked, as text. */
 	LIMIT_CHAIN_SIZE = 64 << 10,
 	LIMIT_REVOKED_SIZE = 4 << 20,
-	/* An authority's book: which host may have what, tokens that wait, certificates that are not over, and what is revoked. */
+	/* An authority's book: which host may have what, by which key it asks, tokens that wait, certificates that are not over, and what is revoked. */
 	LIMIT_CA_GRANTS = 65536,
+	LIMIT_CA_ASKERS = 65536,
 	LIMIT_CA_TOKENS = 4096,
 	LIMIT_CA_ISSUED = 1 << 18,
 	LIMIT_REVOKED = 65536,

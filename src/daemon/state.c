@@ -39,6 +39,7 @@ static const char *const g_migrations[] = {
 	") STRICT, WITHOUT ROWID;",
 	STATE_CA_SCHEMA,
 	STATE_CATALOGUE_SCHEMA,
+	STATE_ASKER_SCHEMA,
 };
 
 enum {
@@ -486,7 +487,7 @@ static int check_schema(sqlite3 *sql)
 	}
 	if (rc != SQLITE_DONE)
 		r = sql_error(rc);
-	else if (n_tables != 2 + STATE_CA_TABLES + STATE_CATALOGUE_TABLES)
+	else if (n_tables != 2 + STATE_CA_TABLES + STATE_CATALOGUE_TABLES + STATE_ASKER_TABLES)
 		r = -EBADMSG;
 	(void)sqlite3_finalize(s);
 	return r;
@@ -566,6 +567,9 @@ static int start_using(struct state_db *db, char *why)
 	r = state_catalogue_start(db);
 	if (r < 0)
 		return fail(why, r, "state.db is damaged", "what it says about the cluster is not valid");
+	r = state_asker_start(db);
+	if (r < 0)
+		return fail(why, r, "state.db is damaged", "what it says about who may ask the authority is not valid");
 	forget = db->stmts[STMT_FORGET_BOOTS];
 	rc = SQLITE_OK;
 	sql_bind_text(forget, &rc, 1, db->boot_id);
@@ -628,6 +632,8 @@ struct state_db *state_close(struct state_db *db)
 		(void)sqlite3_finalize(db->ca_stmts[i]);
 		(void)sqlite3_finalize(db->catalogue_stmts[i]);
 	}
+	for (size_t i = 0; i < STATE_ASKER_STMTS; i++)
+		(void)sqlite3_finalize(db->asker_stmts[i]);
 	if (sqlite3_close(db->sql) != SQLITE_OK)
 		abort(); /* a statement of ours was forgotten: a fault of this file */
 	free(db);

@@ -1,6 +1,6 @@
 /*
  * What the parts of the state database share: state.c (the file, intentions, enrolments), state_ca.c (certificates),
- * state_catalogue.c (what etcd told).
+ * state_catalogue.c (what etcd told), state_asker.c (who may ask the authority).
  */
 #ifndef DAEMON_STATE_INT_H
 #define DAEMON_STATE_INT_H
@@ -14,6 +14,8 @@ enum {
 	STATE_BOOT_ID_SIZE = 64, /* a UUID has 36 characters */
 	STATE_CA_TABLES = 6,
 	STATE_CATALOGUE_TABLES = 2,
+	STATE_ASKER_TABLES = 2,
+	STATE_ASKER_STMTS = 8,
 };
 
 /* What the file's version 2 adds to version 1; check_schema() compares each statement with the file's own, word for word. */
@@ -41,11 +43,17 @@ enum {
 	"id INTEGER NOT NULL PRIMARY KEY, prefix TEXT NOT NULL, cluster_id INTEGER NOT NULL, revision INTEGER NOT NULL, epoch TEXT NOT NULL, " \
 	"generation INTEGER NOT NULL, heard_unix_s INTEGER NOT NULL, reset_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 
+/* Who may ask the authority, and when a member's list was made. */
+#define STATE_ASKER_SCHEMA \
+	"CREATE TABLE ca_asker(host TEXT NOT NULL PRIMARY KEY, key TEXT NOT NULL, since_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE ca_list(id INTEGER NOT NULL PRIMARY KEY, made_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+
 struct state_db {
 	sqlite3 *sql;
 	sqlite3_stmt *stmts[STATE_STMTS_MAX];	 /* state.c's */
 	sqlite3_stmt *ca_stmts[STATE_STMTS_MAX]; /* state_ca.c's */
 	sqlite3_stmt *catalogue_stmts[STATE_STMTS_MAX]; /* state_catalogue.c's */
+	sqlite3_stmt *asker_stmts[STATE_ASKER_STMTS]; /* state_asker.c's */
 	char boot_id[STATE_BOOT_ID_SIZE];
 };
 
@@ -54,6 +62,9 @@ MUST_CHECK int state_ca_start(struct state_db *db);
 
 /* state_catalogue_start() - likewise. */
 MUST_CHECK int state_catalogue_start(struct state_db *db);
+
+/* state_asker_start() - likewise. */
+MUST_CHECK int state_asker_start(struct state_db *db);
 
 /* Statements: state.c says more. sql_bind_*() keep the first failure in @rc, sql_run() and sql_finish() tell it. */
 int sql_error(int rc);

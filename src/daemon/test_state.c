@@ -1,5 +1,6 @@
 /* What must survive, what must be forgotten, and that a damaged, foreign, full or read-only file is an error and nothing worse. */
 #include "daemon/state.h"
+#include "daemon/state_asker.h"
 #include "daemon/state_catalogue.h"
 
 #include <fcntl.h>
@@ -278,6 +279,7 @@ static void put_certificates(struct state_db *db)
 	struct state_token t = a_token();
 	struct state_issued i = { .serial = "00ff", .spiffe_id = "spiffe://sealane.local/host/b", .host = "b", .not_after = 900 };
 	struct state_revoked e = { .entry = "id:spiffe://sealane.local/host/c", .since_unix_s = 3 };
+	struct state_asker asker = { .host = "b", .key = { 4, 0xab, 0xcd }, .since_unix_s = 2 };
 
 	assert_int_equal(state_put_membership(db, &m), 0);
 	assert_int_equal(state_put_certificate(db, &c), 0);
@@ -286,6 +288,8 @@ static void put_certificates(struct state_db *db)
 	assert_int_equal(state_put_token(db, &t), 0);
 	assert_int_equal(state_put_issued(db, &i), 0);
 	assert_int_equal(state_put_revoked(db, &e), 0);
+	assert_int_equal(state_put_asker(db, &asker), 0);
+	assert_int_equal(state_put_list_time(db, 800), 0);
 }
 
 static int see_membership(void *arg, const struct state_membership *m)
@@ -521,6 +525,7 @@ static void test_from_version_1(void **unused)
 	assert_int_equal(sqlite3_open(g_path, &sql), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(sql, "DROP TABLE membership; DROP TABLE certificate; DROP TABLE ca_grant; DROP TABLE ca_token;"
 					   "DROP TABLE ca_issued; DROP TABLE revoked; DROP TABLE catalogue_entry; DROP TABLE catalogue_known;"
+					   "DROP TABLE ca_asker; DROP TABLE ca_list;"
 					   "PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_close(sql), SQLITE_OK);
 	db = must_open("boot-1");
@@ -588,6 +593,11 @@ static void test_refuses_spoilt_content(void **unused)
 		"UPDATE ca_issued SET serial = 'xyz'",
 		"UPDATE revoked SET entry = 'all'",
 		"DROP TABLE revoked",
+		"UPDATE ca_asker SET host = 'B'",
+		"UPDATE ca_asker SET key = key || '00'",
+		"UPDATE ca_asker SET key = upper(key)",
+		"UPDATE ca_asker SET since_unix_s = -1",
+		"UPDATE ca_list SET made_unix_s = -1",
 		"CREATE TRIGGER t AFTER INSERT ON intention BEGIN DELETE FROM intention; END",
 		"CREATE VIEW v AS SELECT 1",
 		"CREATE TABLE sqlx(a)",
@@ -768,6 +778,32 @@ static void test_file_is_private(void **unused)
 	assert_int_equal(st.st_mode & 0777, 0600);
 }
 
+static void test_who_may_ask(void **unused)
+{
+	struct state_asker a = { .host = "b", .key = { 4, 1, 2 }, .since_unix_s = 7 }, got = {};
+	struct state_db *db = must_open("boot-1");
+	int64_t made = -1;
+
+	(void)unused;
+	assert_int_equal(state_find_asker(db, "b", &got), -ENOENT);
+	assert_int_equal(state_list_time(db, &made), 0);
+	assert_int_equal(made, 0);
+	assert_int_equal(state_put_asker(db, &a), 0);
+	a.key[64] = 0xff; /* it joins again */
+	assert_int_equal(state_put_asker(db, &a), 0);
+	assert_int_equal(state_put_list_time(db, 1234), 0);
+	assert_int_equal(state_put_asker(db, &(struct state_asker){ .host = "B" }), -EINVAL);
+	assert_int_equal(state_put_list_time(db, -1), -EINVAL);
+	state_close(db);
+	db = must_open("boot-2");
+	assert_int_equal(state_find_asker(db, "b", &got), 0);
+	assert_memory_equal(&got, &a, sizeof(a));
+	assert_int_equal(state_find_asker(db, "c", &got), -ENOENT);
+	assert_int_equal(state_list_time(db, &made), 0);
+	assert_int_equal(made, 1234);
+	state_close(db);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -781,6 +817,7 @@ int main(void)
 		TEST(test_each_stops),
 		TEST(test_certificates_survive),
 		TEST(test_whole_or_not_at_all),
+		TEST(test_who_may_ask),
 		TEST(test_refuses_unsound_certificates),
 		TEST(test_keeps_the_catalogue),
 		TEST(test_refuses_unsound_entries),
