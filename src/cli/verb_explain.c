@@ -42,16 +42,46 @@ static void explain_intention(const json_t *e)
 		explain_line("expires", unit_format_time(buf, api_i64(i, "expires")));
 }
 
-/* Which other hosts have it, and what is missing before a lane can go there. */
-static void explain_link(const json_t *link)
+static const char *explain_or(const json_t *o, const char *key, const char *otherwise)
 {
-	AUTO_FREE(char) path = NULL;
+	return api_has(o, key) ? api_str(o, key) : otherwise;
+}
+
+/* "host b at 10.0.0.2:7443, up; a session for default/web stands" */
+static void explain_host(const json_t *host, const char *source, bool in)
+{
+	AUTO_FREE(char) text = NULL;
+
+	if (in)
+		text = api_path("from host %s at %s; a session of %s stands", explain_or(host, "name", "?"), explain_or(host, "address", "?"), source);
+	else
+		text = api_path("to host %s at %s, which is %s; %s", explain_or(host, "name", "?"), explain_or(host, "address", "?"),
+				strcmp(explain_or(host, "state", ""), "up") == 0 ? "up" : "not reached now (sealane ls hosts)",
+				api_bool(host, "session") ? "a session for it stands" : "no session for it yet, the first lane opens one");
+	explain_line("", text);
+}
+
+/* Over which hosts, what is missing before a lane can go there, and that this host's word is only one of two. */
+static void explain_link(const json_t *e)
+{
+	const json_t *host, *link = json_object_get(e, "link");
+	const char *source = explain_or(e, "source", "?"), *destination = explain_or(e, "destination", "?");
+	bool in = strcmp(explain_or(link, "direction", ""), "in") == 0;
+	AUTO_FREE(char) other = NULL;
+	size_t i;
 
 	if (!json_is_object(link))
 		return;
-	path = api_path("link:%s, tls", api_has(link, "hosts") ? api_str(link, "hosts") : "(no host has it up)");
-	explain_line("path", path);
-	explain_line("lacks", api_has(link, "lacks") ? api_str(link, "lacks") : "nothing: both certificates and a host are there");
+	explain_line("path", in ? "link, TLS, from another host to this one" : "link, TLS, from this host to another one");
+	json_array_foreach(json_object_get(link, "hosts"), i, host)
+		explain_host(host, source, in);
+	if (i == 0)
+		explain_line("", in ? "no session of the source stands now: its first lane opens one" : "no host that can be reached has the service up");
+	if (api_i64(link, "more"))
+		explain_line("", "and more");
+	explain_line("lacks", explain_or(link, "lacks", in ? "nothing on this host" : "nothing: a certificate and a host are there"));
+	other = api_path("the %s host, by its own intentions: there, run `sealane explain %s %s`", in ? "source's" : "other", source, destination);
+	explain_line("also decides", other);
 }
 
 /* The socket file's way is `route`; a program that uses libsealane goes another one. */
@@ -64,6 +94,7 @@ static void explain_library(const json_t *library)
 
 static void explain_ends(const json_t *e)
 {
+	bool in = strcmp(explain_or(json_object_get(e, "link"), "direction", ""), "in") == 0;
 	const json_t *w, *upstream = json_object_get(e, "upstream"), *service = json_object_get(e, "service");
 	size_t i;
 
@@ -73,8 +104,8 @@ static void explain_ends(const json_t *e)
 		explain_line(i == 0 ? "source" : "", text);
 	}
 	if (json_array_size(json_object_get(e, "source_workloads")) == 0)
-		explain_line("source", "no workload on this host may speak as it");
-	explain_line("socket", json_is_object(upstream) ? api_str(upstream, "file") : "none: no workload has this as an upstream");
+		explain_line("source", in ? "on another host" : "no workload on this host may speak as it");
+	explain_line("socket", json_is_object(upstream) ? api_str(upstream, "file") : in ? "on the source's host" : "none: no workload has this as an upstream");
 	if (!json_is_object(service)) {
 		explain_line("destination", json_is_object(json_object_get(e, "link")) ? "on another host" : "not configured on this host");
 		return;
@@ -108,15 +139,15 @@ int verb_explain(struct cli *c, int argc, char **argv)
 	r = decision && strcmp(decision, "allow") == 0 ? CLI_OK : CLI_FAILED;
 	if (c->json)
 		return r;
-	AUTO_FREE(char) head = api_path("%s -> %s: %s", api_str(reply.json, "source"), api_str(reply.json, "destination"),
-					r == CLI_OK ? "allowed" : "denied");
+	AUTO_FREE(char) head = api_path("%s -> %s: %s%s", api_str(reply.json, "source"), api_str(reply.json, "destination"),
+					r == CLI_OK ? "allowed" : "denied", api_has(reply.json, "link") ? " by this host; another one decides too" : "");
 
 	text_put(stdout, head);
 	putchar('\n');
 	explain_intention(reply.json);
 	explain_line("route", api_str(reply.json, "route"));
 	explain_line("why", api_str(reply.json, "why"));
-	explain_link(json_object_get(reply.json, "link"));
+	explain_link(reply.json);
 	explain_library(json_object_get(reply.json, "library"));
 	explain_line("identity", api_str(reply.json, "identity"));
 	explain_line("guard", api_str(reply.json, "guard"));

@@ -66,6 +66,70 @@ static void status_print_catalogue(const json_t *o)
 		status_print("", "etcd has other data than it had: see sealane catalogue");
 }
 
+/* "2026-12-21T15:00:00Z (in 29d23h)" into @buf of 2 * UNIT_TEXT_SIZE. */
+static const char *status_until(char *buf, const json_t *o, const char *key)
+{
+	char at[UNIT_TEXT_SIZE], left[UNIT_TEXT_SIZE];
+	int64_t end = api_i64(o, key), now = (int64_t)time(NULL);
+
+	if (!api_has(o, key))
+		snprintf(buf, 2 * UNIT_TEXT_SIZE, "there is none");
+	else if (end <= now)
+		snprintf(buf, 2 * UNIT_TEXT_SIZE, "%s (over)", unit_format_time(at, end));
+	else
+		snprintf(buf, 2 * UNIT_TEXT_SIZE, "%s (in %s)", unit_format_time(at, end), unit_format_age(left, end - now));
+	return buf;
+}
+
+static void status_print_authority(const json_t *o)
+{
+	const char *host = status_or(o, "host");
+	char age[UNIT_TEXT_SIZE];
+
+	if (!json_is_object(o))
+		return;
+	if (api_has(o, "heard"))
+		unit_format_age(age, (int64_t)time(NULL) - api_i64(o, "heard"));
+	if (!api_has(o, "why"))
+		status_print("authority", api_has(o, "heard") ? "host %s, answered %s ago" : "host %s, not asked yet", host, age);
+	else if (api_has(o, "heard"))
+		status_print("authority", "host %s does not answer since %s: %s", host, age, api_str(o, "why"));
+	else
+		status_print("authority", "host %s has not answered yet: %s", host, api_str(o, "why"));
+}
+
+static void status_print_certificates(const json_t *o)
+{
+	const char *source = status_or(o, "source");
+	char host[2 * UNIT_TEXT_SIZE], first[2 * UNIT_TEXT_SIZE];
+
+	if (strcmp(source, "none") == 0) {
+		status_print("certificates", "none: this host has not joined (`sealane join TOKEN`, or `sealane ca init` here)");
+		return;
+	}
+	status_print("certificates", "%" PRId64 " of %" PRId64 " can be used%s", api_i64(o, "usable"), api_i64(o, "wanted"),
+		     api_i64(o, "usable") < api_i64(o, "wanted") ? "; `sealane ls certificates` says what keeps the others" : "");
+	status_print("", "this host's own ends %s; the first of all %s", status_until(host, o, "host_not_after"),
+		     status_until(first, o, "first_not_after"));
+	if (strcmp(source, "self") == 0)
+		status_print("authority", "this host");
+	else if (strcmp(source, "files") == 0)
+		status_print("authority", "none of sealane's: certificates come from files");
+	else
+		status_print_authority(json_object_get(o, "authority"));
+}
+
+static void status_print_links(const json_t *o)
+{
+	if (!json_is_object(o))
+		return;
+	status_print("host", "%s; other hosts: %" PRId64 " known, %" PRId64 " up%s", status_or(o, "host"), api_i64(o, "hosts"), api_i64(o, "hosts_up"),
+		     api_i64(o, "linkers") ? "" : "; no linker is running");
+	status_print("links", "%" PRId64 " sessions out, %" PRId64 " in; %" PRId64 " lanes to other hosts, %" PRId64 " from them",
+		     api_i64(o, "sessions_out"), api_i64(o, "sessions_in"), api_i64(o, "lanes_out"), api_i64(o, "lanes_in"));
+	status_print_certificates(json_object_get(o, "certificates"));
+}
+
 int verb_status(struct cli *c, int argc, char **argv)
 {
 	AUTO_REPLY reply = { 0 };
@@ -89,6 +153,7 @@ int verb_status(struct cli *c, int argc, char **argv)
 	status_print("gates", "%" PRId64 "%s%s", api_i64(json_object_get(s, "roles"), "gates"),
 		     api_bool(json_object_get(s, "roles"), "checker") ? "" : "; the checker is not running",
 		     api_bool(json_object_get(s, "roles"), "porter") ? "" : "; the porter is not running");
+	status_print_links(json_object_get(s, "links"));
 	status_print_catalogue(json_object_get(s, "catalogue"));
 	status_print_counts(json_object_get(s, "counts"), json_object_get(s, "counters"));
 	json_array_foreach(json_object_get(s, "config_files"), i, file)

@@ -219,6 +219,14 @@ void broker_drain(struct broker *b, const char *workload, bool on, broker_done_f
 void broker_refresh_lanes(struct broker *b, broker_done_fn done, void *arg);
 int broker_each_lane(struct broker *b, int (*fn)(void *arg, const struct lane *l), void *arg);
 
+/* Another host that the lane would go to (it has the service up), or come from. */
+struct explained_host {
+	char name[LIMIT_NAME_SIZE]; /* ""; inbound: no host is known by that address */
+	char address[LIMIT_ADDRESS_SIZE];
+	uint32_t state; /* enum link_host_state, of the session between the two hosts */
+	bool session;	/* the source's own session, which carries the lane, stands; else the first lane opens one */
+};
+
 /* broker_explain() - as the next connection from @source to @destination would be decided. */
 struct broker_explanation {
 	struct route_choice choice;
@@ -227,8 +235,11 @@ struct broker_explanation {
 	const char *guard;    /* "lsm", "off" */
 	bool library;	      /* a lane in shared memory would be given, if it were asked for now */
 	char library_why[256]; /* and if not, why: one line for people; "" */
-	char hosts[256];       /* ROUTE_LINK: the hosts that have it up, "b, c"; "" */
-	const char *lacks;     /* ROUTE_LINK: what is missing, a certificate or a host; NULL: nothing */
+	/* ROUTE_LINK: the other host decides as well. */
+	bool inbound;	       /* the source is on another host, and its lanes come in; else they go out */
+	const char *lacks;     /* what is missing, a certificate or a host; NULL: nothing. Good until the next call */
+	struct explained_host far[16];
+	size_t n_far, n_far_more; /* those that there was no room for */
 };
 struct broker_explanation broker_explain(struct broker *b, const struct service_name *source,
 					 const struct service_name *destination);

@@ -63,6 +63,17 @@ const uint64_t *ca_failures(void);
 /* ca_each_expiry() - the certificates that this host has. */
 void ca_each_expiry(struct broker *b, void (*fn)(void *arg, const char *spiffe_id, int64_t not_after), void *arg);
 
+/* Certificates at a glance. Times are Unix seconds; 0: none. Texts are borrowed until the next turn of the loop. */
+struct ca_status {
+	const char *source; /* "none": not joined; "self": this host is the authority; "authority"; "files" */
+	size_t n_wanted, n_usable; /* this host's own and its services'; those that linkers may show now */
+	int64_t host_not_after, first_not_after; /* this host's own; the one that ends first */
+	const char *authority; /* the host that is asked; "": none is */
+	int64_t heard_unix_s;  /* when it answered last, yes or no; since the daemon's start */
+	const char *why;       /* why it could not be asked since; "": it could */
+};
+struct ca_status ca_status(struct broker *b);
+
 /* --- broker_signer.c --- */
 
 /* @fd: came with the reply, owned by the callback; -1 without. r->error is -EPIPE if the signer went before it answered. */
@@ -175,6 +186,8 @@ unsigned member_tick(struct broker *b);
 void member_on_ready(struct broker *b, const struct role_ca *m);
 void member_on_answer(struct broker *b, const struct role_ca *m, int fd);
 void member_on_linker_lost(struct broker *b, uint32_t linker);
+/* member_authority() - whom a member asks. @why: borrowed, see ca_status. Return: when that one answered last. */
+int64_t member_authority(const struct broker *b, const char **ret_host, const char **ret_why);
 
 /* --- broker_authority.c --- */
 

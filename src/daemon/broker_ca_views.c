@@ -90,6 +90,35 @@ static const char *source_name(void)
 	return !g_ca.member ? "none" : g_ca.membership.is_authority ? "self" : "authority";
 }
 
+/* This host's own, or one of its services'; a certificate that is only kept for a service that was taken out does not count. */
+static void count_certificate(struct broker *b, const struct credential *c, struct ca_status *s)
+{
+	const char *state = state_of(b, c);
+
+	if (!c->wanted && c->service.name[0])
+		return;
+	s->n_wanted++;
+	s->n_usable += strcmp(state, "valid") == 0 || strcmp(state, "renewing") == 0;
+	if (!c->now.pem)
+		return;
+	if (!c->service.name[0])
+		s->host_not_after = c->now.svid.not_after;
+	if (!s->first_not_after || c->now.svid.not_after < s->first_not_after)
+		s->first_not_after = c->now.svid.not_after;
+}
+
+struct ca_status ca_status(struct broker *b)
+{
+	struct ca_status s = { .source = source_name(), .authority = "", .why = "" };
+	struct credential *c, *tmp;
+
+	HASH_ITER(hh, g_ca.credentials, c, tmp)
+		count_certificate(b, c, &s);
+	if (g_ca.member && !g_ca.external && !g_ca.membership.is_authority)
+		s.heard_unix_s = member_authority(b, &s.authority, &s.why);
+	return s;
+}
+
 json_t *ca_view_certificates(struct broker *b)
 {
 	const struct state_membership *m = &g_ca.membership;

@@ -6,6 +6,7 @@
  */
 #include "daemon/broker_views.h"
 
+#include "daemon/broker_ca.h"
 #include "daemon/broker_link.h"
 
 static const struct link_host *host_of(const struct broker *b, uint32_t hid)
@@ -114,4 +115,41 @@ json_t *view_links(const struct broker *b)
 	for (const struct link_session *s = b->sessions; s; s = s->hh.next)
 		list = append(list, view_link(b, s));
 	return json_pack("{s:o}", "links", list);
+}
+
+static json_t *time_or_null(int64_t unix_s)
+{
+	return unix_s ? json_integer(unix_s) : json_null();
+}
+
+static json_t *view_certificates_status(const struct ca_status *c)
+{
+	json_t *authority = c->authority[0] ? json_pack("{s:o,s:o,s:o}", "host", view_text(c->authority), "heard", time_or_null(c->heard_unix_s),
+							"why", or_null(c->why)) :
+					      json_null();
+
+	return json_pack("{s:s,s:I,s:I,s:o,s:o,s:o}", "source", c->source, "wanted", (json_int_t)c->n_wanted, "usable", (json_int_t)c->n_usable,
+			 "host_not_after", time_or_null(c->host_not_after), "first_not_after", time_or_null(c->first_not_after), "authority",
+			 authority);
+}
+
+json_t *view_links_status(struct broker *b)
+{
+	struct view_counts n = view_count(b);
+	struct ca_status c = ca_status(b);
+	json_int_t linkers = 0, hosts = 0, up = 0, sessions[2] = { 0 };
+
+	for (size_t i = 0; i < b->n_linkers; i++)
+		linkers += b->linkers[i].fd >= 0;
+	for (const struct link_host *h = b->hosts; h; h = h->hh.next) {
+		hosts++;
+		up += h->state == LINK_HOST_UP;
+	}
+	for (const struct link_session *s = b->sessions; s; s = s->hh.next)
+		sessions[s->inbound]++;
+	if (linkers == 0 && hosts == 0 && strcmp(c.source, "none") == 0)
+		return json_null(); /* one host alone */
+	return json_pack("{s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "host", or_null(b->host), "linkers", linkers, "hosts", hosts, "hosts_up", up,
+			 "sessions_out", sessions[0], "sessions_in", sessions[1], "lanes_out", (json_int_t)n.lanes_link[0], "lanes_in",
+			 (json_int_t)n.lanes_link[1], "certificates", view_certificates_status(&c));
 }

@@ -50,14 +50,27 @@ static struct {
 	uint32_t last_req;
 	uint64_t revoked_due_ns;
 	bool asking_revoked;
+	int64_t heard_unix_s; /* the authority answered, yes or no */
+	char why[256];	      /* why it could not be asked since; "": it could */
 	struct join *join; /* one at a time */
 } g_member;
 
 /* ------------------------------------------------------------------ a question's way */
 
+/* For people: does the authority answer? Questions to join are another one's. */
+static void note_reached(const struct asked *a, enum ca_failure f, const char *why)
+{
+	if (a->mode == CA_JOIN || (f != CA_OK && f != CA_DENIED && f != CA_UNREACHABLE))
+		return;
+	if (f != CA_UNREACHABLE)
+		g_member.heard_unix_s = unix_now_s();
+	snprintf(g_member.why, sizeof(g_member.why), "%s", f == CA_UNREACHABLE ? why : "");
+}
+
 static void end(struct broker *b, struct asked *a, enum ca_failure f, const char *why, const struct ca_answer *answer)
 {
 	HASH_DEL(g_member.asked, a);
+	note_reached(a, f, why);
 	a->done(b, a->arg, f, why, answer);
 	free(a);
 }
@@ -197,11 +210,23 @@ void member_on_linker_lost(struct broker *b, uint32_t linker)
 
 /* ------------------------------------------------------------------ what a member asks */
 
+static const char *authority_host(const struct broker *b)
+{
+	return b->config->link.authority[0] ? b->config->link.authority : g_ca.membership.authority;
+}
+
+int64_t member_authority(const struct broker *b, const char **ret_host, const char **ret_why)
+{
+	*ret_host = authority_host(b);
+	*ret_why = g_member.why;
+	return g_member.heard_unix_s;
+}
+
 /* What the configuration says of the authority's host counts before what the token said once. */
 static void to_authority(struct broker *b, struct asked *a)
 {
 	const struct state_membership *m = &g_ca.membership;
-	const char *host = b->config->link.authority[0] ? b->config->link.authority : m->authority;
+	const char *host = authority_host(b);
 
 	a->mode = CA_HOST;
 	snprintf(a->host, sizeof(a->host), "%s", host);

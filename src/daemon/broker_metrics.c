@@ -202,12 +202,19 @@ static void expiry_sample(void *arg, const char *spiffe_id, int64_t not_after)
 static void certificate_metrics(FILE *f, const struct broker *b)
 {
 	const uint64_t *failures = ca_failures();
+	struct ca_status s = ca_status((struct broker *)(uintptr_t)b);
 
 	family(f, "sealane_certificate_expiry_seconds", "gauge", "When a certificate of this host ends, seconds since 1970.");
 	ca_each_expiry((struct broker *)(uintptr_t)b, expiry_sample, f);
 	family(f, "sealane_certificate_failures_total", "counter", "Certificates that did not come or cannot be used, by reason.");
 	for (enum ca_failure i = CA_OK + 1; i < CA_FAILURE_N; i++)
 		fprintf(f, "sealane_certificate_failures_total{reason=\"%s\"} %" PRIu64 "\n", ca_failure_name(i), failures[i]);
+	if (!s.authority[0])
+		return;
+	family(f, "sealane_authority_up", "gauge", "1 unless the authority could not be asked the last time.");
+	fprintf(f, "sealane_authority_up %d\n", s.why[0] == '\0');
+	family(f, "sealane_authority_heard_timestamp_seconds", "gauge", "When the authority answered last, seconds since 1970; 0: not since the start.");
+	fprintf(f, "sealane_authority_heard_timestamp_seconds %" PRId64 "\n", s.heard_unix_s);
 }
 
 void metrics_family(FILE *f, const char *name, const char *type, const char *help)

@@ -504,12 +504,22 @@ static uint32_t open_lanes_of(const struct broker *b, const struct service_name 
 	return 0;
 }
 
-/* Which hosts have it, and what keeps a lane from going there now. */
+/* Which hosts have it (or want it), and what keeps a lane from going there now. */
 static json_t *view_explained_link(const struct broker_explanation *e)
 {
+	static const char *const states[] = { "unknown", "up", "down" };
+	json_t *hosts;
+
+	static_assert(ARRAY_SIZE(states) == LINK_HOST_STATE_N, "a name for each");
 	if (e->choice.route != ROUTE_LINK)
 		return json_null();
-	return json_pack("{s:o,s:o}", "hosts", text_or_null(e->hosts), "lacks", text_or_null(e->lacks));
+	hosts = json_array();
+	for (size_t i = 0; i < e->n_far; i++)
+		hosts = list_add(hosts, json_pack("{s:o,s:o,s:s,s:b}", "name", text_or_null(e->far[i].name), "address",
+						  text_or_null(e->far[i].address), "state", states[e->far[i].state], "session",
+						  e->far[i].session));
+	return json_pack("{s:s,s:o,s:o,s:o}", "direction", e->inbound ? "in" : "out", "hosts", hosts, "more", number(e->n_far_more), "lacks",
+			 text_or_null(e->lacks));
 }
 
 json_t *view_explain(struct broker *b, const struct service_name *source, const struct service_name *destination,

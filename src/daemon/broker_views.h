@@ -22,6 +22,8 @@ json_t *view_lanes(struct broker *b);
 /* view_hosts(), view_links() - other hosts and the sessions with them (broker_link_views.c); the numbers as of broker_refresh_lanes(). */
 json_t *view_hosts(const struct broker *b);
 json_t *view_links(const struct broker *b);
+/* view_links_status() - the same and certificates at a glance, for `sealane status`; JSON null for a host that is alone. */
+json_t *view_links_status(struct broker *b);
 json_t *view_explain(struct broker *b, const struct service_name *source, const struct service_name *destination,
 		     int64_t now_unix_s);
 

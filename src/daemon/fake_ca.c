@@ -83,3 +83,9 @@ void ca_each_expiry(struct broker *b, void (*fn)(void *arg, const char *spiffe_i
 {
 	fn(arg, "spiffe://example.org/host/b", 1800000000);
 }
+
+struct ca_status ca_status(struct broker *b)
+{
+	return (struct ca_status){ .source = "authority", .n_wanted = 2, .n_usable = 1, .host_not_after = 1800000000, .first_not_after = 1790000000,
+				   .authority = "a", .heard_unix_s = 1700000000, .why = "no session to a at 10.0.0.1:7443: ECONNREFUSED" };
+}

@@ -274,6 +274,30 @@ static void test_status(void **state)
 	assert_int_equal(gates, 1);
 }
 
+static void test_status_of_links(void **state)
+{
+	AUTO_REPLY r = ask(*state, "GET", "/v1/status", NULL);
+	AUTO_REPLY metrics = ask(*state, "GET", "/metrics", NULL);
+	json_int_t hosts, up, in, out, lanes, usable, ends;
+	const char *authority, *why;
+
+	assert_int_equal(json_unpack(r.json, "{s:{s:I,s:I,s:I,s:I,s:I,s:{s:I,s:I,s:{s:s,s:s}}}}", "links", "hosts", &hosts, "hosts_up", &up,
+				     "sessions_in", &in, "sessions_out", &out, "lanes_out", &lanes, "certificates", "usable", &usable,
+				     "host_not_after", &ends, "authority", "host", &authority, "why", &why), 0);
+	assert_int_equal(hosts, 2);
+	assert_int_equal(up, 1);
+	assert_int_equal(in, 1);
+	assert_int_equal(out, 1);
+	assert_int_equal(lanes, 1);
+	assert_int_equal(usable, 1);
+	assert_int_equal(ends, 1800000000);
+	assert_string_equal(authority, "a");
+	assert_non_null(strstr(why, "ECONNREFUSED"));
+	assert_non_null(strstr(metrics.body, "\nsealane_authority_up 0\n"));
+	assert_non_null(strstr(metrics.body, "\nsealane_authority_heard_timestamp_seconds 1700000000\n"));
+	assert_non_null(strstr(metrics.body, "\nsealane_certificate_expiry_seconds{spiffe_id=\"spiffe://example.org/host/b\"} 1800000000\n"));
+}
+
 static void test_workload(void **state)
 {
 	AUTO_REPLY r = ask(*state, "GET", "/v1/workloads/web", NULL);
@@ -315,6 +339,9 @@ static void test_explain(void **state)
 	assert_int_equal(json_unpack(r.json, "{s:{s:I}}", "in_use", "open_lanes", &open), 0);
 	assert_int_equal(open, 1);
 	assert_int_equal(none.status, 200);
+	AUTO_REPLY far = ask(*state, "GET", "/v1/explain?source=web&destination=far", NULL);
+	assert_non_null(strstr(far.body, "\"link\":{\"direction\":\"out\",\"hosts\":[{\"name\":\"b\",\"address\":\"10.0.0.2:7443\",\"state\":\"down\","
+				   "\"session\":false}],\"more\":1,\"lacks\":\"a certificate\"}"));
 	assert_string_equal(json_string_value(json_object_get(none.json, "decision")), "deny");
 	assert_true(json_is_null(json_object_get(none.json, "intention")));
 	expect_error(*state, "GET", "/v1/explain?source=web", NULL, 400, "invalid", "destination");
@@ -815,7 +842,7 @@ static void test_events_ring(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ADMIN_TEST(test_status), ADMIN_TEST(test_lists), ADMIN_TEST(test_other_hosts), ADMIN_TEST(test_workload), ADMIN_TEST(test_intentions),
+		ADMIN_TEST(test_status), ADMIN_TEST(test_status_of_links), ADMIN_TEST(test_lists), ADMIN_TEST(test_other_hosts), ADMIN_TEST(test_workload), ADMIN_TEST(test_intentions),
 		ADMIN_TEST(test_explain), ADMIN_TEST(test_metrics_and_openapi), ADMIN_TEST(test_wrong_requests),
 		ADMIN_TEST(test_body_far_too_large), ADMIN_TEST(test_broken_http), ADMIN_TEST(test_keep_alive),
 		ADMIN_TEST(test_intention_set), ADMIN_TEST(test_intention_wrong), ADMIN_TEST(test_intention_remove),

@@ -837,6 +837,41 @@ static void test_sessions(void **state)
 	assert_non_null(strstr(g_answer, "sealane_host_up{host=\"b\"} 0"));
 }
 
+/* What `sealane explain` says at either end: the other host decides as well, and which one that is. */
+static void test_explained(void **state)
+{
+	struct host *h = *state;
+	struct role_msg m = session_msg(50, SESSION_UP, SESSION_OK, hid_of(h, "b"));
+
+	has(h, "b", "default/far up 0\n");
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_then("\"direction\":\"out\"", "\"name\":\"b\",\"address\":\"10.0.0.2:7443\",\"state\":\"up\",\"session\":false");
+	assert_then("\"more\":0", "\"lacks\":null");
+	strcpy(m.u.session.local, TD "/ns/default/svc/web");
+	say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_then("\"name\":\"b\"", "\"session\":true");
+	assert_int_equal(http(h, "GET", "/v1/explain?source=elsewhere&destination=far", ""), 200);
+	assert_then("\"direction\":\"out\"", "no workload on this host speaks as it");
+	/* The other end. */
+	assert_int_equal(http(h, "GET", "/v1/explain?source=stranger&destination=redis", ""), 200);
+	assert_then("\"decision\":\"allow\"", "\"route\":\"link\"");
+	assert_then("\"direction\":\"in\"", "\"hosts\":[],\"more\":0,\"lacks\":null");
+	m = session_msg(51, SESSION_UP, SESSION_OK, ROLE_NO_ID);
+	m.u.session.inbound = 1;
+	strcpy(m.u.session.peer, TD "/ns/default/svc/stranger");
+	strcpy(m.u.session.address, "10.0.0.3:40000");
+	say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/explain?source=stranger&destination=redis", ""), 200);
+	assert_then("\"direction\":\"in\"", "\"name\":\"c\",\"address\":\"10.0.0.3:40000\",\"state\":\"up\",\"session\":true");
+	server_state(h, sid_of(h, "redis.sock"), false);
+	serve(h, 50);
+	assert_int_equal(http(h, "GET", "/v1/explain?source=stranger&destination=redis", ""), 200);
+	assert_then("\"direction\":\"in\"", "its socket does not listen");
+	assert_int_equal(http(h, "GET", "/v1/explain?source=nobody&destination=redis", ""), 200);
+	assert_then("\"route\":\"refuse\"", "\"link\":null");
+}
+
 static void test_refused_sessions(void **state)
 {
 	struct host *h = *state;
@@ -971,7 +1006,7 @@ int main(void)
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_not_let_in), TEST(test_server_not_up),
-		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions),
+		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_explained),
 		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 	};
 
