@@ -393,10 +393,11 @@ static void on_certificate(struct broker *b, const struct asker *k, const struct
 
 static void on_revoked(struct broker *b, const struct asker *k, const struct ca_question *q)
 {
-	json_t *o = json_pack("{s:I,s:s}", "version", (json_int_t)g_ca.membership.revoked_version, "roots", g_ca.roots_pem), *list;
+	char version[REVOKED_VERSION_SIZE];
+	json_t *o = json_pack("{s:s,s:s}", "version", revoked_version_format(version, &g_ca.membership.revoked), "roots", g_ca.roots_pem), *list;
 	struct revoked_entry *e;
 
-	if (o && q->version != g_ca.membership.revoked_version) {
+	if (o && revoked_version_supersedes(&g_ca.membership.revoked, &q->version)) {
 		list = json_array();
 		for (e = revoked_all(); e && list; e = e->hh.next)
 			if (json_array_append_new(list, json_string(e->entry)) < 0) {

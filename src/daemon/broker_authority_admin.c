@@ -412,7 +412,7 @@ static int change_keep(struct change *c, bool add)
 	memcpy(g.host, c->t->host, sizeof(g.host));
 	if (r == 0 && c->t->at_host)
 		r = add ? state_put_grant(db, &g) : state_delete_grant(db, g.host, &g.pattern);
-	m.revoked_version++;
+	m.revoked.counter++;
 	if (r == 0)
 		r = state_put_membership(db, &m);
 	return state_end(db, r);
@@ -424,7 +424,7 @@ static void change_apply(struct change *c, bool add)
 	struct revoked_entry *e, *tmp;
 	int64_t now = unix_now_s();
 
-	g_ca.membership.revoked_version++;
+	g_ca.membership.revoked.counter++;
 	for (size_t i = 0; i < c->n; i++)
 		if (!add)
 			revoked_remove(c->entries[i].entry);
@@ -454,6 +454,7 @@ static void change(struct broker *b, const char *what, bool add, ca_done_fn done
 {
 	struct target t = {};
 	struct change c = { .b = b, .t = &t };
+	char version[REVOKED_VERSION_SIZE];
 	AUTO_FREE(struct state_revoked) entries = NULL;
 	const char *why;
 	int r;
@@ -478,8 +479,9 @@ static void change(struct broker *b, const char *what, bool add, ca_done_fn done
 		return;
 	}
 	change_apply(&c, add);
-	log_warn(add ? "ca.revoke" : "ca.unrevoke", LOG_STR("what", what), LOG_U64("entries", c.n), LOG_I64("version", g_ca.membership.revoked_version));
-	yes(done, arg, json_pack("{s:b,s:I,s:I}", "ok", 1, "entries", (json_int_t)c.n, "version", (json_int_t)g_ca.membership.revoked_version));
+	revoked_version_format(version, &g_ca.membership.revoked);
+	log_warn(add ? "ca.revoke" : "ca.unrevoke", LOG_STR("what", what), LOG_U64("entries", c.n), LOG_STR("version", version));
+	yes(done, arg, json_pack("{s:b,s:I,s:s}", "ok", 1, "entries", (json_int_t)c.n, "version", version));
 }
 
 void authority_revoke(struct broker *b, const char *what, ca_done_fn done, void *arg)

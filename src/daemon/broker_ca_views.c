@@ -123,12 +123,13 @@ json_t *ca_view_certificates(struct broker *b)
 {
 	const struct state_membership *m = &g_ca.membership;
 	json_t *list = all_certificates(b);
+	char version[REVOKED_VERSION_SIZE];
 
 	if (!list)
 		return NULL;
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:o}", "source", source_name(), "trust_domain", g_ca.trust_domain, "host",
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "source", source_name(), "trust_domain", g_ca.trust_domain, "host",
 			 g_ca.member ? m->host : b->host, "authority", g_ca.member ? m->authority : "", "address", g_ca.member ? m->address : "",
-			 "revoked_version", (json_int_t)(g_ca.member ? m->revoked_version : 0), "certificates", list);
+			 "revoked_version", revoked_version_format(version, g_ca.member ? &m->revoked : &(struct revoked_version){}), "certificates", list);
 }
 
 /* ------------------------------------------------------------------ the authority's book */
@@ -226,7 +227,7 @@ json_t *ca_view_authority(struct broker *b)
 {
 	const struct state_membership *m = &g_ca.membership;
 	uint8_t print[32];
-	char hex[65] = "";
+	char hex[65] = "", version[REVOKED_VERSION_SIZE];
 	struct svid root = {};
 	json_t *o = json_pack("{s:s}", "source", source_name());
 	json_t *book;
@@ -237,9 +238,9 @@ json_t *ca_view_authority(struct broker *b)
 	if (svid_fingerprint(print, g_ca.roots_pem, strlen(g_ca.roots_pem)) == 0 && svid_read(&root, g_ca.roots_pem, strlen(g_ca.roots_pem)) == 0)
 		hex_encode(hex, print, sizeof(print));
 	json_decref(o);
-	o = !book ? NULL : json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I}", "source", source_name(), "trust_domain", m->trust_domain, "host", m->host,
+	o = !book ? NULL : json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:s}", "source", source_name(), "trust_domain", m->trust_domain, "host", m->host,
 				     "root_sha256", hex, "root_not_after", (json_int_t)root.not_after, "svid_life",
-				     (json_int_t)b->config->link.svid_life_s, "revoked_version", (json_int_t)m->revoked_version);
+				     (json_int_t)b->config->link.svid_life_s, "revoked_version", revoked_version_format(version, &m->revoked));
 	if (o && json_object_update(o, book) < 0) {
 		json_decref(o);
 		o = NULL;

@@ -284,6 +284,8 @@ void member_renew(struct broker *b, struct credential *c)
 
 static void on_revoked(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
 {
+	char version[REVOKED_VERSION_SIZE];
+
 	g_member.asking_revoked = false;
 	g_member.revoked_due_ns = clock_ns() + (uint64_t)(f == CA_OK ? REVOKED_EVERY_MS : REVOKED_RETRY_MS) * 1000000;
 	if (f != CA_OK) {
@@ -291,21 +293,21 @@ static void on_revoked(struct broker *b, void *arg, enum ca_failure f, const cha
 		return;
 	}
 	take_roots(b, a->roots);
-	if (!a->revoked || a->version == g_ca.membership.revoked_version)
+	if (!a->revoked || !revoked_version_supersedes(&a->version, &g_ca.membership.revoked))
 		return;
 	if (revoked_replace(b, a) < 0) {
 		log_error("state.failed", LOG_STR("why", "the list of what is revoked could not be kept; the old one is in force"));
 		return;
 	}
-	g_ca.membership.revoked_version = a->version;
-	log_info("ca.revoked", LOG_I64("version", a->version), LOG_U64("entries", json_array_size(a->revoked)));
+	g_ca.membership.revoked = a->version;
+	log_info("ca.revoked", LOG_STR("version", revoked_version_format(version, &a->version)), LOG_U64("entries", json_array_size(a->revoked)));
 	revoked_tell(b, ROLE_NO_ID);
 	link_recheck(b);
 }
 
 static void ask_revoked(struct broker *b)
 {
-	struct asked a = { .q = { .op = CA_OP_REVOKED, .version = g_ca.membership.revoked_version } };
+	struct asked a = { .q = { .op = CA_OP_REVOKED, .version = g_ca.membership.revoked } };
 
 	g_member.asking_revoked = true;
 	to_authority(b, &a);

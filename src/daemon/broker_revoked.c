@@ -8,6 +8,8 @@
 #include "daemon/broker_ca.h"
 #include "daemon/broker_int.h"
 
+#include <sys/random.h>
+
 static struct revoked_entry *g_revoked;
 
 struct revoked_entry *revoked_all(void)
@@ -70,9 +72,21 @@ static int load_one(void *arg, const struct state_revoked *r)
 	return revoked_add(r->entry, r->since_unix_s, r->until_unix_s);
 }
 
+/* The state may be one that was restored: what it says from now on is another epoch's. */
+static int begin_epoch(struct revoked_version *v)
+{
+	do
+		if (getrandom(&v->epoch, sizeof(v->epoch), 0) != sizeof(v->epoch))
+			return -EIO;
+	while (v->epoch == 0);
+	return 0;
+}
+
 int revoked_load(struct broker *b)
 {
-	return state_each_revoked(b->state, load_one, NULL);
+	int r = g_ca.member && g_ca.membership.is_authority ? begin_epoch(&g_ca.membership.revoked) : 0;
+
+	return r < 0 ? r : state_each_revoked(b->state, load_one, NULL);
 }
 
 /* The new list in the database, in place of the old one. */
@@ -91,7 +105,7 @@ static int keep(struct broker *b, const struct ca_answer *a)
 		if (e == 0 && str_copy(r.entry, sizeof(r.entry), json_string_value(v)))
 			e = state_put_revoked(b->state, &r);
 	}
-	m.revoked_version = a->version;
+	m.revoked = a->version;
 	m.roots = a->roots;
 	if (e == 0)
 		e = state_put_membership(b->state, &m);

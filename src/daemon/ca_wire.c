@@ -81,10 +81,10 @@ static int read_key(struct ca_question *q, const char *key, const char *proof, c
 }
 
 struct question_texts {
-	const char *op, *secret, *host, *service, *key, *proof;
+	const char *op, *secret, *host, *service, *key, *proof, *version;
 };
 
-static int check_question(struct ca_question *q, const struct question_texts *t, bool has_version, char *why, size_t why_size)
+static int check_question(struct ca_question *q, const struct question_texts *t, char *why, size_t why_size)
 {
 	int op = find_op(t->op);
 	bool wants_key = op != CA_OP_REVOKED;
@@ -93,7 +93,7 @@ static int check_question(struct ca_question *q, const struct question_texts *t,
 		return bad(why, why_size, "there is no such question");
 	q->op = (enum ca_op)op;
 	if (!t->secret != (op != CA_OP_JOIN) || !t->host != (op != CA_OP_JOIN) || !t->service != (op != CA_OP_SERVICE) || !t->key != !wants_key ||
-	    !t->proof != !wants_key || has_version != !wants_key)
+	    !t->proof != !wants_key || !t->version != wants_key)
 		return bad(why, why_size, "its members are not those of \"%s\"", g_ops[op]);
 	if (t->secret && hex_decode(q->secret, sizeof(q->secret), t->secret) < 0)
 		return bad(why, why_size, "`secret` is not 32 hexadecimal digits");
@@ -101,6 +101,8 @@ static int check_question(struct ca_question *q, const struct question_texts *t,
 		return bad(why, why_size, "`host` is no name: expected a-z, 0-9 and -, at most 63");
 	if (t->service && service_name_parse(&q->service, t->service, NULL) < 0)
 		return bad(why, why_size, "`service` is not NAMESPACE/NAME");
+	if (t->version && revoked_version_parse(&q->version, t->version) < 0)
+		return bad(why, why_size, "`version` is not EPOCH-COUNTER");
 	return wants_key ? read_key(q, t->key, t->proof, why, why_size) : 0;
 }
 
@@ -109,20 +111,16 @@ int ca_question_read(struct ca_question *ret, const char *text, size_t size, cha
 	json_t *o = load(text, size, why, why_size);
 	struct question_texts t = {};
 	struct ca_question q = {};
-	json_int_t version = -1;
 	int r;
 
 	if (!o)
 		return -EINVAL;
-	r = json_unpack(o, "{s:s,s?s,s?s,s?s,s?s,s?s,s?I!}", "op", &t.op, "secret", &t.secret, "host", &t.host, "service", &t.service, "key", &t.key,
-			"proof", &t.proof, "version", &version);
-	if (r == 0 && version < -1)
-		r = -1;
+	r = json_unpack(o, "{s:s,s?s,s?s,s?s,s?s,s?s,s?s!}", "op", &t.op, "secret", &t.secret, "host", &t.host, "service", &t.service, "key", &t.key,
+			"proof", &t.proof, "version", &t.version);
 	if (r < 0)
 		r = bad(why, why_size, "it has members that no question has, or of another kind");
 	else
-		r = check_question(&q, &t, version >= 0, why, why_size);
-	q.version = version;
+		r = check_question(&q, &t, why, why_size);
 	json_decref(o);
 	if (r == 0)
 		*ret = q;
@@ -131,12 +129,13 @@ int ca_question_read(struct ca_question *ret, const char *text, size_t size, cha
 
 char *ca_question_text(const struct ca_question *q)
 {
-	char key[KEY_TEXT_SIZE], proof[PROOF_TEXT_SIZE], secret[2 * TOKEN_SECRET_SIZE + 1], service[LIMIT_SERVICE_SIZE], *text;
+	char key[KEY_TEXT_SIZE], proof[PROOF_TEXT_SIZE], secret[2 * TOKEN_SECRET_SIZE + 1], service[LIMIT_SERVICE_SIZE];
+	char version[REVOKED_VERSION_SIZE], *text;
 	json_t *o = json_pack("{s:s}", "op", g_ops[q->op]);
 	int r = o ? 0 : -1;
 
 	if (q->op == CA_OP_REVOKED) {
-		r |= json_object_set_new(o, "version", json_integer(q->version));
+		r |= json_object_set_new(o, "version", json_string(revoked_version_format(version, &q->version)));
 	} else {
 		r |= json_object_set_new(o, "key", json_string(base64_encode(key, q->key, sizeof(q->key), BASE64_STD)));
 		r |= json_object_set_new(o, "proof", json_string(base64_encode(proof, q->proof, q->proof_size, BASE64_STD)));
@@ -197,7 +196,7 @@ static int check_answer(const struct ca_answer *a, enum ca_op op, char *why, siz
 	if (!a->roots || !is_pem(a->roots))
 		return bad(why, why_size, "`roots` is missing or no PEM text");
 	if (op == CA_OP_REVOKED) {
-		if (a->version < 0 || (a->revoked && !list_is_sound(a->revoked)))
+		if (!a->version.epoch || (a->revoked && !list_is_sound(a->revoked)))
 			return bad(why, why_size, "its list of what is revoked is malformed");
 		return 0;
 	}
@@ -210,17 +209,18 @@ static int check_answer(const struct ca_answer *a, enum ca_op op, char *why, siz
 
 int ca_answer_read(struct ca_answer *ret, enum ca_op op, const char *text, size_t size, char *why, size_t why_size)
 {
-	struct ca_answer a = { .version = -1, .json = load(text, size, why, why_size) };
-	json_int_t version = -1;
+	struct ca_answer a = { .json = load(text, size, why, why_size) };
+	const char *version = NULL;
 	json_t *revoked = NULL;
 	int r;
 
 	if (!a.json)
 		return -EINVAL;
-	r = json_unpack(a.json, "{s?s,s?s,s?s,s?s,s?s,s?I,s?o!}", "error", &a.error, "why", &a.why, "certificate", &a.certificate, "roots",
+	r = json_unpack(a.json, "{s?s,s?s,s?s,s?s,s?s,s?s,s?o!}", "error", &a.error, "why", &a.why, "certificate", &a.certificate, "roots",
 			&a.roots, "trust_domain", &a.trust_domain, "version", &version, "revoked", &revoked);
-	a.version = version;
 	a.revoked = revoked;
+	if (r == 0 && version)
+		r = revoked_version_parse(&a.version, version);
 	r = r < 0 ? bad(why, why_size, "it has members that no answer has, or of another kind") : check_answer(&a, op, why, why_size);
 	if (r < 0)
 		json_decref(a.json);

@@ -19,7 +19,7 @@ struct ca_question {
 	uint8_t secret[TOKEN_SECRET_SIZE]; /* JOIN */
 	char host[LIMIT_NAME_SIZE];	   /* JOIN */
 	struct service_name service;	   /* SERVICE */
-	int64_t version;		   /* REVOKED: the list that the asker has */
+	struct revoked_version version;	   /* REVOKED: the list that the asker has */
 	uint8_t key[KEY_POINT_SIZE];	   /* all but REVOKED; it may be no point of the curve */
 	uint8_t proof[SIGNATURE_SIZE];
 	uint8_t proof_size;
@@ -39,7 +39,7 @@ MUST_CHECK char *ca_question_text(const struct ca_question *q);
 struct ca_answer {
 	const char *certificate, *roots; /* PEM, as far as letters go; NULL: not there. Borrowed from @json */
 	const char *trust_domain;	 /* JOIN and HOST only; checked for form */
-	int64_t version;
+	struct revoked_version version;	 /* REVOKED only: of the list that the authority has */
 	const json_t *revoked;		 /* an array of texts, each checked; NULL: no list came, as the asker has it already */
 	const char *error, *why;	 /* NULL, or the authority's "no": short, without control characters */
 	json_t *json;			 /* owner of all that */

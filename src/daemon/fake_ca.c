@@ -38,7 +38,7 @@ void authority_revoke(struct broker *b, const char *what, ca_done_fn done, void 
 
 void authority_unrevoke(struct broker *b, const char *what, ca_done_fn done, void *arg)
 {
-	answer(b, done, arg, json_pack("{s:b,s:i,s:i,s:s}", "ok", 1, "entries", 1, "version", 3, "what", what));
+	answer(b, done, arg, json_pack("{s:b,s:i,s:s,s:s}", "ok", 1, "entries", 1, "version", "1-3", "what", what));
 }
 
 void member_join(struct broker *b, const char *token, bool again, ca_done_fn done, void *arg)
@@ -49,8 +49,8 @@ void member_join(struct broker *b, const char *token, bool again, ca_done_fn don
 
 json_t *ca_view_certificates(struct broker *b)
 {
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:[{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i},{s:s,s:s,s:s,s:s}]}", "source", "authority", "trust_domain",
-			 "example.org", "host", "b", "authority", "a", "address", "10.0.0.1:7443", "revoked_version", 4, "certificates", "name", "host",
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:[{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i},{s:s,s:s,s:s,s:s}]}", "source", "authority", "trust_domain",
+			 "example.org", "host", "b", "authority", "a", "address", "10.0.0.1:7443", "revoked_version", "1-4", "certificates", "name", "host",
 			 "spiffe_id", "spiffe://example.org/host/b", "state", "valid", "why", "", "serial", "40ff", "not_before", 1700000000, "not_after",
 			 1800000000, "renew", 1750000000, "name", "default/redis", "spiffe_id", "spiffe://example.org/ns/default/svc/redis", "state",
 			 "missing", "why", "the authority cannot be reached");
@@ -58,9 +58,9 @@ json_t *ca_view_certificates(struct broker *b)
 
 json_t *ca_view_authority(struct broker *b)
 {
-	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b}]}],s:[{s:s,s:s,s:i,s:i}],s:[{s:s,s:i,s:i}]}", "source",
+	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:s,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b}]}],s:[{s:s,s:s,s:i,s:i}],s:[{s:s,s:i,s:i}]}", "source",
 			 "self", "trust_domain", "example.org", "host", "a", "root_sha256", "ab12", "root_not_after", 2000000000, "svid_life", 3600,
-			 "revoked_version", 4, "hosts", "host", "b", "revoked", 0, "services", "default/redis", "denied", "certificates", "spiffe_id",
+			 "revoked_version", "1-4", "hosts", "host", "b", "revoked", 0, "services", "default/redis", "denied", "certificates", "spiffe_id",
 			 "spiffe://example.org/host/b", "serial", "40ff", "issued", 1700000000, "not_after", 1800000000, "revoked", 0, "tokens", "host", "c",
 			 "services", "prod/*", "expires", 1700000600, "used", 0, "revoked", "entry", "serial:40aa", "since", 1700000000, "until", 0);
 }

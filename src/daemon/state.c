@@ -40,6 +40,7 @@ static const char *const g_migrations[] = {
 	STATE_CA_SCHEMA,
 	STATE_CATALOGUE_SCHEMA,
 	STATE_ASKER_SCHEMA,
+	STATE_REVOKED_SCHEMA,
 };
 
 enum {

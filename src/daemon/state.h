@@ -9,6 +9,7 @@
 #define DAEMON_STATE_H
 
 #include "core/policy.h"
+#include "core/revoked.h"
 
 struct state_db;
 
@@ -61,7 +62,7 @@ struct state_membership {
 	char host[LIMIT_NAME_SIZE];	   /* ours, as it stands in our certificate */
 	char authority[LIMIT_NAME_SIZE];   /* the authority's */
 	char address[LIMIT_ADDRESS_SIZE];  /* the authority's; "" on itself */
-	int64_t revoked_version;	   /* of the list below */
+	struct revoked_version revoked;	   /* which list stands in the table of what is revoked */
 	const char *roots;		   /* PEM */
 };
 

@@ -45,8 +45,9 @@ enum {
 static_assert((int)STMT_N <= (int)STATE_STMTS_MAX, "room for each");
 
 static const char *const g_statements[STMT_N] = {
-	[STMT_PUT_MEMBERSHIP] = "INSERT OR REPLACE INTO membership VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-	[STMT_EACH_MEMBERSHIP] = "SELECT is_authority, trust_domain, host, authority, address, revoked_version, roots FROM membership",
+	[STMT_PUT_MEMBERSHIP] = "INSERT OR REPLACE INTO membership VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+	[STMT_EACH_MEMBERSHIP] = "SELECT is_authority, trust_domain, host, authority, address, revoked_epoch, revoked_counter, roots "
+				"FROM membership",
 	[STMT_PUT_CERTIFICATE] = "INSERT OR REPLACE INTO certificate VALUES(?1, ?2, ?3, ?4)",
 	[STMT_DELETE_CERTIFICATE] = "DELETE FROM certificate WHERE name = ?1",
 	[STMT_EACH_CERTIFICATE] = "SELECT name, key, issued_unix_s, pem FROM certificate ORDER BY name",
@@ -91,7 +92,7 @@ static bool is_pem(const char *s)
 static bool membership_is_sound(const struct state_membership *m)
 {
 	return trust_domain_is_valid(m->trust_domain) && label_is_valid(m->host) && label_is_valid(m->authority) &&
-	       (!m->address[0] || address_is_valid(m->address)) && m->revoked_version >= 0 && is_pem(m->roots);
+	       (!m->address[0] || address_is_valid(m->address)) && is_pem(m->roots);
 }
 
 static bool is_key_name(const char *s)
@@ -239,8 +240,9 @@ int state_put_membership(struct state_db *db, const struct state_membership *m)
 	sql_bind_text(s, &rc, 3, m->host);
 	sql_bind_text(s, &rc, 4, m->authority);
 	sql_bind_text(s, &rc, 5, m->address);
-	sql_bind_number(s, &rc, 6, m->revoked_version);
-	sql_bind_text(s, &rc, 7, m->roots);
+	sql_bind_number(s, &rc, 6, (int64_t)m->revoked.epoch); /* SQLite has no unsigned numbers: the bits are kept */
+	sql_bind_number(s, &rc, 7, (int64_t)m->revoked.counter);
+	sql_bind_text(s, &rc, 8, m->roots);
 	return sql_run(s, rc);
 }
 
@@ -248,16 +250,17 @@ static int membership_from_row(sqlite3_stmt *s, const struct sink *to)
 {
 	AUTO_FREE(char) roots = malloc(LIMIT_CHAIN_SIZE);
 	struct state_membership m = { .roots = roots };
-	int64_t is_authority;
+	int64_t is_authority, epoch, counter;
 
 	if (!roots)
 		return -ENOMEM;
 	if (!sql_column_number(s, 0, 0, 1, &is_authority) || !sql_column_text(s, 1, m.trust_domain, sizeof(m.trust_domain)) ||
 	    !sql_column_text(s, 2, m.host, sizeof(m.host)) || !sql_column_text(s, 3, m.authority, sizeof(m.authority)) ||
-	    !sql_column_text(s, 4, m.address, sizeof(m.address)) || !sql_column_number(s, 5, 0, INT64_MAX, &m.revoked_version) ||
-	    !sql_column_text(s, 6, roots, LIMIT_CHAIN_SIZE) || !membership_is_sound(&m))
+	    !sql_column_text(s, 4, m.address, sizeof(m.address)) || !sql_column_number(s, 5, INT64_MIN, INT64_MAX, &epoch) ||
+	    !sql_column_number(s, 6, INT64_MIN, INT64_MAX, &counter) || !sql_column_text(s, 7, roots, LIMIT_CHAIN_SIZE) || !membership_is_sound(&m))
 		return -EBADMSG;
 	m.is_authority = is_authority != 0;
+	m.revoked = (struct revoked_version){ .epoch = (uint64_t)epoch, .counter = (uint64_t)counter };
 	return to->membership ? to->membership(to->arg, &m) : 0;
 }
 

@@ -36,6 +36,20 @@ enum {
 	"CREATE TABLE revoked(" \
 	"entry TEXT NOT NULL PRIMARY KEY, since_unix_s INTEGER NOT NULL, until_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 
+/*
+ * What version 4 changes: the list of what is revoked is known by epoch and counter. A table cannot be changed in place, since its
+ * statement is compared; a list of before has no epoch, so a member asks for it anew.
+ */
+#define STATE_REVOKED_SCHEMA \
+	"CREATE TEMP TABLE kept AS SELECT * FROM membership;" \
+	"DROP TABLE membership;" \
+	"CREATE TABLE membership(" \
+	"id INTEGER NOT NULL PRIMARY KEY, is_authority INTEGER NOT NULL, trust_domain TEXT NOT NULL, host TEXT NOT NULL, " \
+	"authority TEXT NOT NULL, address TEXT NOT NULL, revoked_epoch INTEGER NOT NULL, revoked_counter INTEGER NOT NULL, " \
+	"roots TEXT NOT NULL) STRICT, WITHOUT ROWID;" \
+	"INSERT INTO membership SELECT id, is_authority, trust_domain, host, authority, address, 0, 0, roots FROM kept;" \
+	"DROP TABLE kept;"
+
 /* What version 3 adds. */
 #define STATE_CATALOGUE_SCHEMA \
 	"CREATE TABLE catalogue_entry(key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;" \

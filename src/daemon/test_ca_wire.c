@@ -12,7 +12,7 @@ static char g_why[256];
 
 static struct ca_question a_question(enum ca_op op)
 {
-	struct ca_question q = { .op = op, .version = op == CA_OP_REVOKED ? 12 : -1 };
+	struct ca_question q = { .op = op, .version = op == CA_OP_REVOKED ? (struct revoked_version){ 7, 12 } : (struct revoked_version){} };
 
 	if (op != CA_OP_REVOKED) {
 		memset(q.key, 7, sizeof(q.key));
@@ -46,9 +46,9 @@ static void test_questions(void **unused)
 static void test_bad_questions(void **unused)
 {
 	static const char *const bad[] = {
-		"", "[]", "1", "{", "{}", "{\"op\":\"nothing\"}", "{\"op\":1}", "{\"op\":\"revoked\"}", "{\"op\":\"revoked\",\"version\":-1}",
-		"{\"op\":\"revoked\",\"version\":-5}", "{\"op\":\"revoked\",\"version\":1.5}", "{\"op\":\"revoked\",\"version\":1," KEY "}",
-		"{\"op\":\"revoked\",\"version\":1,\"version\":2}", "{\"op\":\"host\"}", "{\"op\":\"host\"," KEY ",\"host\":\"b\"}",
+		"", "[]", "1", "{", "{}", "{\"op\":\"nothing\"}", "{\"op\":1}", "{\"op\":\"revoked\"}", "{\"op\":\"revoked\",\"version\":\"-1-1\"}",
+		"{\"op\":\"revoked\",\"version\":5}", "{\"op\":\"revoked\",\"version\":\"1.5-1\"}", "{\"op\":\"revoked\",\"version\":\"1-1\"," KEY "}",
+		"{\"op\":\"revoked\",\"version\":\"1-1\",\"version\":\"1-2\"}", "{\"op\":\"host\"}", "{\"op\":\"host\"," KEY ",\"host\":\"b\"}",
 		"{\"op\":\"service\"," KEY "}", "{\"op\":\"service\"," KEY ",\"service\":\"web\"}", "{\"op\":\"service\"," KEY ",\"service\":\"*\"}",
 		"{\"op\":\"service\"," KEY ",\"service\":\"a/b\",\"more\":1}", "{\"op\":\"join\"," KEY ",\"host\":\"b\",\"secret\":\"00\"}",
 		"{\"op\":\"join\"," KEY ",\"host\":\"B\",\"secret\":\"00000000000000000000000000000000\"}",
@@ -82,10 +82,10 @@ static void test_answers(void **unused)
 	ca_answer_free(&a);
 	assert_int_equal(read_answer(&a, CA_OP_SERVICE, "{\"certificate\":\"C\",\"roots\":\"R\"}"), 0);
 	ca_answer_free(&a);
-	assert_int_equal(read_answer(&a, CA_OP_REVOKED, "{\"version\":3,\"roots\":\"R\",\"revoked\":[\"serial:0a\",\"id:spiffe://x/host/b\"]}"), 0);
+	assert_int_equal(read_answer(&a, CA_OP_REVOKED, "{\"version\":\"7-3\",\"roots\":\"R\",\"revoked\":[\"serial:0a\",\"id:spiffe://x/host/b\"]}"), 0);
 	assert_int_equal(json_array_size(a.revoked), 2);
 	ca_answer_free(&a);
-	assert_int_equal(read_answer(&a, CA_OP_REVOKED, "{\"version\":3,\"roots\":\"R\"}"), 0);
+	assert_int_equal(read_answer(&a, CA_OP_REVOKED, "{\"version\":\"7-3\",\"roots\":\"R\"}"), 0);
 	assert_null(a.revoked);
 	ca_answer_free(&a);
 	assert_int_equal(read_answer(&a, CA_OP_HOST, "{\"error\":\"denied\",\"why\":\"b is revoked\"}"), 0);
@@ -109,11 +109,14 @@ static void test_bad_answers(void **unused)
 		{ CA_OP_SERVICE, "{\"error\":\"denied\"}" },
 		{ CA_OP_SERVICE, "{\"error\":\"denied\",\"why\":\"a\\nb\"}" },
 		{ CA_OP_REVOKED, "{\"roots\":\"R\"}" },
-		{ CA_OP_REVOKED, "{\"version\":1,\"roots\":\"R\",\"revoked\":{}}" },
-		{ CA_OP_REVOKED, "{\"version\":1,\"roots\":\"R\",\"revoked\":[1]}" },
-		{ CA_OP_REVOKED, "{\"version\":1,\"roots\":\"R\",\"revoked\":[\"serial:0a\\nserial:0b\"]}" },
-		{ CA_OP_REVOKED, "{\"version\":1,\"roots\":\"R\",\"revoked\":[\"serial:0a\\u0000\"]}" },
-		{ CA_OP_REVOKED, "{\"version\":1,\"roots\":\"R\",\"more\":[]}" },
+		{ CA_OP_REVOKED, "{\"version\":\"1-1\",\"roots\":\"R\",\"revoked\":{}}" },
+		{ CA_OP_REVOKED, "{\"version\":\"1-1\",\"roots\":\"R\",\"revoked\":[1]}" },
+		{ CA_OP_REVOKED, "{\"version\":\"1-1\",\"roots\":\"R\",\"revoked\":[\"serial:0a\\nserial:0b\"]}" },
+		{ CA_OP_REVOKED, "{\"version\":\"1-1\",\"roots\":\"R\",\"revoked\":[\"serial:0a\\u0000\"]}" },
+		{ CA_OP_REVOKED, "{\"version\":\"1-1\",\"roots\":\"R\",\"more\":[]}" },
+		{ CA_OP_REVOKED, "{\"version\":\"0-1\",\"roots\":\"R\"}" },
+		{ CA_OP_REVOKED, "{\"version\":\"1-01\",\"roots\":\"R\"}" },
+		{ CA_OP_REVOKED, "{\"version\":1,\"roots\":\"R\"}" },
 	};
 	struct ca_answer a;
 

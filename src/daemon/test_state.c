@@ -258,7 +258,7 @@ static const char g_pem[] = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFI
 static struct state_membership a_membership(void)
 {
 	return (struct state_membership){ .trust_domain = "sealane.local", .host = "b", .authority = "a", .address = "10.0.0.1:7443",
-					  .revoked_version = 7, .roots = g_pem };
+					  .revoked = { UINT64_MAX, 7 }, .roots = g_pem };
 }
 
 static struct state_token a_token(void)
@@ -296,7 +296,7 @@ static int see_membership(void *arg, const struct state_membership *m)
 {
 	assert_string_equal(m->authority, "a");
 	assert_string_equal(m->address, "10.0.0.1:7443");
-	assert_int_equal(m->revoked_version, 7);
+	assert_true(m->revoked.epoch == UINT64_MAX && m->revoked.counter == 7);
 	assert_string_equal(m->roots, g_pem);
 	++*(size_t *)arg;
 	return 0;
@@ -512,6 +512,16 @@ static void test_refuses_unsound_entries(void **unused)
 	state_close(db);
 }
 
+static int see_old_membership(void *arg, const struct state_membership *m)
+{
+	assert_string_equal(m->host, "b");
+	assert_string_equal(m->address, "10.0.0.1:7443");
+	assert_string_equal(m->roots, "R");
+	assert_true(m->revoked.epoch == 0 && m->revoked.counter == 0);
+	++*(size_t *)arg;
+	return 0;
+}
+
 /* A file of the version before has no such tables: they are made, what was there stays. */
 static void test_from_version_1(void **unused)
 {
@@ -531,6 +541,32 @@ static void test_from_version_1(void **unused)
 	db = must_open("boot-1");
 	assert_int_equal(count_intentions(db), 1);
 	put_certificates(db);
+	state_close(db);
+}
+
+/* The version that was first given out for two hosts: its list had a number only, so it counts as none. */
+static void test_from_version_3(void **unused)
+{
+	static const char back[] =
+		"DROP TABLE membership; CREATE TABLE membership("
+		"id INTEGER NOT NULL PRIMARY KEY, is_authority INTEGER NOT NULL, trust_domain TEXT NOT NULL, host TEXT NOT NULL, "
+		"authority TEXT NOT NULL, address TEXT NOT NULL, revoked_version INTEGER NOT NULL, roots TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+		"INSERT INTO membership VALUES(1, 0, 'sealane.local', 'b', 'a', '10.0.0.1:7443', 7, 'R'); PRAGMA user_version=3";
+	struct state_db *db = must_open("boot-1");
+	sqlite3 *sql;
+	size_t n = 0;
+
+	(void)unused;
+	put_certificates(db);
+	state_close(db);
+	assert_int_equal(sqlite3_open(g_path, &sql), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(sql, back, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(sql), SQLITE_OK);
+	db = must_open("boot-1");
+	assert_int_equal(state_each_membership(db, see_old_membership, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(state_each_revoked(db, see_revoked, &n), 0);
+	assert_int_equal(n, 2);
 	state_close(db);
 }
 
@@ -576,7 +612,7 @@ static void test_refuses_spoilt_content(void **unused)
 		"UPDATE membership SET address = 'a.example:1'",
 		"UPDATE membership SET is_authority = 2",
 		"UPDATE membership SET roots = ''",
-		"INSERT INTO membership SELECT 2, 0, trust_domain, host, authority, address, 0, roots FROM membership",
+		"INSERT INTO membership SELECT 2, 0, trust_domain, host, authority, address, 0, 0, roots FROM membership",
 		"UPDATE certificate SET key = '../../etc/shadow'",
 		"UPDATE catalogue_entry SET key = 'nonsense/' || key",
 		"UPDATE catalogue_entry SET value = '{}'",
@@ -822,6 +858,7 @@ int main(void)
 		TEST(test_keeps_the_catalogue),
 		TEST(test_refuses_unsound_entries),
 		TEST(test_from_version_1),
+		TEST(test_from_version_3),
 		TEST(test_refuses_spoilt_content),
 		TEST(test_refuses_garbage_and_leaves_it_alone),
 		TEST(test_random_damage),
