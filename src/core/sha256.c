@@ -80,3 +80,13 @@ void sha256(uint8_t ret[SHA256_SIZE], const void *data, size_t size)
 	sha256_add(&s, data, size);
 	sha256_end(&s, ret);
 }
+
+void sha256_labelled(uint8_t ret[SHA256_SIZE], const char *label, const void *data, size_t size)
+{
+	struct sha256 s;
+
+	sha256_init(&s);
+	sha256_add(&s, label, strlen(label) + 1);
+	sha256_add(&s, data, size);
+	sha256_end(&s, ret);
+}

@@ -19,4 +19,7 @@ void sha256_end(struct sha256 *s, uint8_t ret[SHA256_SIZE]);
 /* sha256() - of one piece. */
 void sha256(uint8_t ret[SHA256_SIZE], const void *data, size_t size);
 
+/* sha256_labelled() - of @label with its NUL, then one piece: what is signed or kept for one end is never good for another. */
+void sha256_labelled(uint8_t ret[SHA256_SIZE], const char *label, const void *data, size_t size);
+
 #endif

@@ -3,12 +3,15 @@
  * one. The broker says which keys there are and what is to be certified (BS_*); linkers, which speak with other hosts, have
  * handshakes signed (LS_SIGN). Nothing leaves it but public keys, signatures and certificates.
  *
- * From a network it sees, through those two, digests, curve points and proofs, each of a fixed size, and a SPIFFE ID, which is
- * parsed again here. It decides nothing but what no broker may ask for: a certificate outside the authority's trust domain, for
- * longer than LIMIT_SVID_LIFE_S, or for a key whose holder gave no valid proof.
+ * From a network it sees, through those two, digests, curve points, proofs and signatures, each of a fixed size, and a SPIFFE ID, which
+ * is parsed again here. It decides nothing but what no broker may ask for: a certificate outside the authority's trust domain, for
+ * longer than LIMIT_SVID_LIFE_S, or for a key whose holder gave no valid proof; and a signature of the root that could be taken for
+ * another certificate: what else the root signs stands behind a label that is put there here (BS_SIGN_LIST).
  *
  *   key       of a kid: what linkers may have signed with. A new key for the kid takes the old one's place. The authority's key
  *             has no kid, so no linker and no BS_SIGN can ever reach it.
+ *   apart     a key of a kid that linkers cannot reach either: this host's questions to its authority are signed by it, so that a
+ *             linker which was taken over cannot ask in this host's name.
  *   stored    a key that is ours lies in STATE/keys under the name the broker gave, before anybody hears of it. A key that came
  *             with a descriptor is somebody else's file and is not stored.
  *
@@ -26,6 +29,7 @@
 #include "base/isolate.h"
 #include "base/log.h"
 #include "core/name.h"
+#include "core/sha256.h"
 #include "daemon/roles.h"
 #include "daemon/signer_files.h"
 #include "link/pki.h"
@@ -60,6 +64,7 @@ static const char g_root_key[] = "ca.key", g_root_cert[] = "ca.crt";
 
 struct key {
 	uint32_t kid;
+	bool apart;
 	EVP_PKEY *pkey; /* owned */
 	UT_hash_handle hh;
 };
@@ -142,13 +147,14 @@ static void key_drop(struct signer *s, uint32_t kid)
 }
 
 /* Takes @pkey on success. */
-static int key_put(struct signer *s, uint32_t kid, EVP_PKEY *pkey)
+static int key_put(struct signer *s, uint32_t kid, bool apart, EVP_PKEY *pkey)
 {
 	struct key *k = key_find(s, kid);
 
 	if (k) {
 		EVP_PKEY_free(k->pkey);
 		k->pkey = pkey;
+		k->apart = apart;
 		return 0;
 	}
 	if (HASH_COUNT(s->keys) >= LIMIT_KEYS)
@@ -156,7 +162,7 @@ static int key_put(struct signer *s, uint32_t kid, EVP_PKEY *pkey)
 	k = malloc(sizeof(*k));
 	if (!k)
 		return -ENOMEM;
-	*k = (struct key){ .kid = kid, .pkey = pkey };
+	*k = (struct key){ .kid = kid, .apart = apart, .pkey = pkey };
 	HASH_ADD(hh, s->keys, kid, sizeof(k->kid), k);
 	return 0;
 }
@@ -254,7 +260,7 @@ static int on_key(struct signer *s, const struct role_key *k, int fd, struct rol
 		return r;
 	r = pki_point(answer->u.signed_.public_key, key);
 	if (r == 0)
-		r = key_put(s, k->kid, key);
+		r = key_put(s, k->kid, k->apart != 0, key);
 	if (r < 0) {
 		EVP_PKEY_free(key);
 		return refuse(answer, r, "key \"%.64s\" cannot be held (%s): there may be %d", k->name, log_errno_name(r), LIMIT_KEYS);
@@ -262,17 +268,39 @@ static int on_key(struct signer *s, const struct role_key *k, int fd, struct rol
 	return 0;
 }
 
-static int on_sign(struct signer *s, const struct role_sign *sign, struct role_msg *answer)
+static int on_sign(struct signer *s, const struct role_sign *sign, bool is_linker, struct role_msg *answer)
 {
 	struct key *k = key_find(s, sign->kid);
 	int r;
 
-	if (!k)
+	if (!k || (is_linker && k->apart))
 		return refuse(answer, -ENOKEY, "there is no key %u", sign->kid);
 	r = pki_sign(answer->u.signed_.signature, k->pkey, sign->digest);
 	if (r < 0)
 		return refuse(answer, r, "signing with key %u failed", sign->kid);
 	answer->u.signed_.signature_size = (uint32_t)r;
+	return 0;
+}
+
+/* -EINVAL: @point is no point of the curve. */
+static int verify(const uint8_t point[KEY_POINT_SIZE], const uint8_t digest[32], const uint8_t *signature, size_t size)
+{
+	EVP_PKEY *key = NULL;
+	int r;
+
+	if (pki_public_key(&key, point) < 0)
+		return -EINVAL;
+	r = pki_verify(key, digest, signature, size);
+	EVP_PKEY_free(key);
+	return r;
+}
+
+static int on_verify(const struct role_verify *v, struct role_msg *answer)
+{
+	int r = verify(v->public_key, v->digest, v->signature, v->signature_size);
+
+	if (r < 0)
+		return refuse(answer, r, r == -EINVAL ? "the key is not on the curve P-256" : "the signature is not by that key");
 	return 0;
 }
 
@@ -424,16 +452,23 @@ static int on_ca(struct signer *s, const struct role_ca_key *ca, struct role_msg
 /* Whoever is to get the certificate holds the key. */
 static int check_proof(const struct role_issue *i)
 {
-	EVP_PKEY *key = NULL;
+	return i->proof_size == 0 ? 0 : verify(i->public_key, i->proven, i->proof, i->proof_size);
+}
+
+/* The label is put before it here, so that no digest which the broker gives can be that of a certificate. */
+static int on_sign_list(struct signer *s, const struct role_sign *sign, struct role_msg *answer)
+{
+	uint8_t digest[SHA256_SIZE];
 	int r;
 
-	if (i->proof_size == 0)
-		return 0;
-	if (pki_public_key(&key, i->public_key) < 0)
-		return -EINVAL;
-	r = pki_verify(key, i->proven, i->proof, i->proof_size);
-	EVP_PKEY_free(key);
-	return r;
+	if (!s->root)
+		return refuse(answer, -ENOENT, "this host is no authority: `sealane ca init` makes it one");
+	sha256_labelled(digest, ROLE_LIST_LABEL, sign->digest, sizeof(sign->digest));
+	r = pki_sign(answer->u.signed_.signature, s->root_key, digest);
+	if (r < 0)
+		return refuse(answer, r, "signing with the root's key failed");
+	answer->u.signed_.signature_size = (uint32_t)r;
+	return 0;
 }
 
 static int on_issue(struct signer *s, const struct role_issue *i, struct role_msg *answer, int *ret_fd)
@@ -480,7 +515,11 @@ static int on_question(struct signer *s, const struct role_msg *m, int fd, struc
 	case BS_KEY:
 		return on_key(s, &m->u.key, fd, answer);
 	case BS_SIGN:
-		return on_sign(s, &m->u.sign, answer);
+		return on_sign(s, &m->u.sign, false, answer);
+	case BS_SIGN_LIST:
+		return on_sign_list(s, &m->u.sign, answer);
+	case BS_VERIFY:
+		return on_verify(&m->u.verify, answer);
 	case BS_CA:
 		return on_ca(s, &m->u.ca_key, answer, ret_fd);
 	case BS_ISSUE:
@@ -492,7 +531,7 @@ static int on_question(struct signer *s, const struct role_msg *m, int fd, struc
 
 static bool is_question(uint32_t type)
 {
-	return type == BS_KEY || type == BS_SIGN || type == BS_CA || type == BS_ISSUE;
+	return type == BS_KEY || type == BS_SIGN || type == BS_SIGN_LIST || type == BS_VERIFY || type == BS_CA || type == BS_ISSUE;
 }
 
 static void broker_message(struct signer *s, const struct role_msg *m, int *fd)
@@ -552,7 +591,7 @@ static void read_linker(struct signer *s, struct chan *c)
 			return;
 		if (r == 1 && m.type == LS_SIGN) {
 			answer = answer_to(&m, SL_SIGNED);
-			answer.u.signed_.error = on_sign(s, &m.u.sign, &answer);
+			answer.u.signed_.error = on_sign(s, &m.u.sign, true, &answer);
 			r = role_send(c, &answer, -1);
 		} else {
 			r = r == 1 ? -EBADMSG : r == 0 ? -EPIPE : r;

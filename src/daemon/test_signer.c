@@ -3,6 +3,7 @@
 
 #include "base/chan.h"
 #include "base/isolate.h"
+#include "core/sha256.h"
 #include "daemon/roles.h"
 #include "link/test_pki_util.h"
 #include "wire/role.h"
@@ -663,6 +664,57 @@ static void test_half_an_authority(void **state)
 	EVP_PKEY_free(key);
 }
 
+static struct role_signed ask_verify(const uint8_t point[KEY_POINT_SIZE], const struct role_signed *by, size_t size)
+{
+	struct role_msg m = { .type = BS_VERIFY, .u.verify.signature_size = (uint8_t)size };
+
+	memcpy(m.u.verify.public_key, point, KEY_POINT_SIZE);
+	memcpy(m.u.verify.digest, g_digest, sizeof(g_digest));
+	memcpy(m.u.verify.signature, by->signature, sizeof(m.u.verify.signature));
+	return ask(&m, -1, NULL);
+}
+
+static void test_verify(void **state)
+{
+	struct role_signed key, other, r;
+	uint8_t point[KEY_POINT_SIZE];
+
+	REQUIRE_ROOT();
+	key = ask_key(1, "host0", false, -1);
+	other = ask_key(2, "host1", false, -1);
+	r = ask_sign(1, g_digest);
+	assert_int_equal(ask_verify(key.public_key, &r, r.signature_size).error, 0);
+	assert_int_equal(ask_verify(other.public_key, &r, r.signature_size).error, -EKEYREJECTED);
+	assert_int_equal(ask_verify(key.public_key, &r, r.signature_size - 1).error, -EKEYREJECTED);
+	assert_int_equal(ask_verify(key.public_key, &r, 0).error, -EKEYREJECTED);
+	r.signature[10] ^= 1;
+	assert_int_equal(ask_verify(key.public_key, &r, r.signature_size).error, -EKEYREJECTED);
+	memcpy(point, key.public_key, sizeof(point));
+	point[64] ^= 1;
+	assert_int_equal(ask_verify(point, &r, r.signature_size).error, -EINVAL);
+}
+
+/* What the root signs beside certificates has a label before it, whatever the broker gives. */
+static void test_sign_list(void **state)
+{
+	struct role_msg m = { .type = BS_SIGN_LIST };
+	uint8_t labelled[SHA256_SIZE], point[KEY_POINT_SIZE];
+	struct role_signed r;
+	X509 *root;
+
+	REQUIRE_ROOT();
+	memcpy(m.u.sign.digest, g_digest, sizeof(g_digest));
+	assert_int_equal(ask(&m, -1, NULL).error, -ENOENT);
+	assert_int_equal(ask_ca(true, TEST_TRUST_DOMAIN, &root).error, 0);
+	r = ask(&m, -1, NULL);
+	assert_int_equal(r.error, 0);
+	assert_int_equal(pki_point(point, X509_get0_pubkey(root)), 0);
+	assert_false(is_signed_by(&r, point, g_digest));
+	sha256_labelled(labelled, "sealane ca list v1", g_digest, sizeof(g_digest));
+	assert_true(is_signed_by(&r, point, labelled));
+	X509_free(root);
+}
+
 /* ------------------------------------------------------------------ linkers */
 
 static void linker_begin(struct chan *c, uint32_t index)
@@ -735,6 +787,33 @@ static void test_linkers(void **state)
 	for (uint32_t i = 3; i < LIMIT_LINKERS; i++)
 		chan_close(&linkers[i]);
 	assert_int_equal(ask_sign(0, g_digest).error, 0);
+}
+
+/* The key of this host's questions to its authority: the broker's to sign with, and no linker's. */
+static void test_apart(void **state)
+{
+	struct role_msg m = { .type = BS_KEY, .u.key = { .kid = 5, .apart = 1, .name = "ask" } };
+	struct role_signed key, r;
+	struct chan c;
+
+	REQUIRE_ROOT();
+	key = ask(&m, -1, NULL);
+	assert_int_equal(key.error, 0);
+	linker_begin(&c, 0);
+	linker_ask(&c, 5, 1);
+	r = answer_on(&c, SL_SIGNED, 1, NULL);
+	assert_int_equal(r.error, -ENOKEY);
+	assert_int_equal(r.signature_size, 0);
+	r = ask_sign(5, g_digest);
+	assert_true(is_signed_by(&r, key.public_key, g_digest));
+	/* Its number with another key, and the other way round. */
+	assert_int_equal(ask_key(5, "host0", false, -1).error, 0);
+	linker_ask(&c, 5, 2);
+	assert_int_equal(answer_on(&c, SL_SIGNED, 2, NULL).error, 0);
+	assert_int_equal(ask(&m, -1, NULL).error, 0);
+	linker_ask(&c, 5, 3);
+	assert_int_equal(answer_on(&c, SL_SIGNED, 3, NULL).error, -ENOKEY);
+	chan_close(&c);
 }
 
 /* One that asks and never reads the answers: the others and the broker are served, and its questions wait with it. */
@@ -849,7 +928,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_keys), TEST(test_found_again), TEST(test_killed_while_writing), TEST(test_given_keys), TEST(test_many_keys),
 		TEST(test_damaged_files), TEST(test_directory_of_another), TEST(test_authority), TEST(test_not_issued),
-		TEST(test_half_an_authority), TEST(test_linkers), TEST(test_greedy_linker), TEST(test_isolation), TEST(test_bad_broker),
+		TEST(test_half_an_authority), TEST(test_verify), TEST(test_sign_list), TEST(test_linkers), TEST(test_apart), TEST(test_greedy_linker), TEST(test_isolation), TEST(test_bad_broker),
 		TEST(test_full_and_read_only),
 	};
 

@@ -135,6 +135,8 @@ static const struct role_format {
 	MSG(BS_KEY, key, STR(key, name)),
 	MSG(BS_FORGET, id),
 	MSG(BS_SIGN, sign),
+	MSG(BS_SIGN_LIST, sign),
+	MSG(BS_VERIFY, verify),
 	MSG(BS_CA, ca_key, STR(ca_key, trust_domain)),
 	MSG(BS_ISSUE, issue, STR(issue, spiffe_id)),
 	MSG(SB_REPLY, signed_, STR(signed_, why)),
@@ -234,6 +236,8 @@ static bool values_in_range(const struct role_msg *m)
 		return m->u.ca.mode < CA_MODE_N;
 	if (type == BS_ISSUE)
 		return m->u.issue.proof_size <= SIGNATURE_SIZE;
+	if (type == BS_VERIFY)
+		return m->u.verify.signature_size <= SIGNATURE_SIZE;
 	if (type == SB_REPLY || type == SL_SIGNED)
 		return m->u.signed_.signature_size <= SIGNATURE_SIZE;
 	if (type == BW_CATALOGUE_FILE || type == WE_FILE)

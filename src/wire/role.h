@@ -152,6 +152,8 @@ enum role_msg_type {
 	BS_KEY,		   /* the key called u.key.name for kid; + fd: it (PEM) instead of one of our own     reply (public_key) */
 	BS_FORGET,	   /* u.id: kid */
 	BS_SIGN,	   /* u.sign: with a key of ours                                                      reply (signature) */
+	BS_SIGN_LIST,	   /* u.sign (kid: 0): what the authority says to its members, by the root: over ROLE_LIST_LABEL and the digest  reply (signature) */
+	BS_VERIFY,	   /* u.verify: is it by that key?                                                    reply (error: -EKEYREJECTED: no) */
 	BS_CA,		   /* u.ca_key: the authority's root; made if it says so            reply (public_key) + fd: its certificate (PEM) */
 	BS_ISSUE,	   /* u.issue: a certificate by the root                                              reply + fd: it (PEM) */
 
@@ -556,6 +558,7 @@ enum { KEY_POINT_SIZE = 65, SIGNATURE_SIZE = 80 };
 struct role_key {
 	uint32_t kid;	/* the broker's number, from then on its name for linkers */
 	uint32_t fresh; /* 1: a new one in any case; 0: the stored one, if there is one */
+	uint32_t apart; /* 1: for BS_SIGN alone: no linker may have anything signed by it */
 	char name[LIMIT_PATH_SIZE]; /* a file name: "host", "svc.NS.NAME" */
 };
 
@@ -569,6 +572,17 @@ struct role_sign {
 	uint32_t kid;
 	uint32_t pad;
 	uint8_t digest[32]; /* SHA-256: all that is signed is */
+};
+
+/* With its NUL before what the root signs and is no certificate (sha256_labelled()). */
+#define ROLE_LIST_LABEL "sealane ca list v1"
+
+struct role_verify {
+	uint8_t digest[32];
+	uint8_t public_key[KEY_POINT_SIZE];
+	uint8_t signature_size;
+	uint8_t pad[6];
+	uint8_t signature[SIGNATURE_SIZE];
 };
 
 struct role_issue {
@@ -719,6 +733,7 @@ struct role_msg {
 		struct role_key key;
 		struct role_ca_key ca_key;
 		struct role_sign sign;
+		struct role_verify verify;
 		struct role_issue issue;
 		struct role_signed signed_;
 		struct role_etcd_file etcd_file;
