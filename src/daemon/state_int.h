@@ -37,7 +37,7 @@ enum {
 	"entry TEXT NOT NULL PRIMARY KEY, since_unix_s INTEGER NOT NULL, until_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 
 /*
- * What version 4 changes: the list of what is revoked is known by epoch and counter. A table cannot be changed in place, since its
+ * What version 5 changes: the list of what is revoked is known by epoch and counter. A table cannot be changed in place, since its
  * statement is compared; a list of before has no epoch, so a member asks for it anew.
  */
 #define STATE_REVOKED_SCHEMA \
@@ -57,7 +57,7 @@ enum {
 	"id INTEGER NOT NULL PRIMARY KEY, prefix TEXT NOT NULL, cluster_id INTEGER NOT NULL, revision INTEGER NOT NULL, epoch TEXT NOT NULL, " \
 	"generation INTEGER NOT NULL, heard_unix_s INTEGER NOT NULL, reset_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 
-/* Who may ask the authority, and when a member's list was made. */
+/* What version 4 adds: who may ask the authority, and when a member's list was made. */
 #define STATE_ASKER_SCHEMA \
 	"CREATE TABLE ca_asker(host TEXT NOT NULL PRIMARY KEY, key TEXT NOT NULL, since_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;" \
 	"CREATE TABLE ca_list(id INTEGER NOT NULL PRIMARY KEY, made_unix_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;"

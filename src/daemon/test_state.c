@@ -551,7 +551,8 @@ static void test_from_version_3(void **unused)
 		"DROP TABLE membership; CREATE TABLE membership("
 		"id INTEGER NOT NULL PRIMARY KEY, is_authority INTEGER NOT NULL, trust_domain TEXT NOT NULL, host TEXT NOT NULL, "
 		"authority TEXT NOT NULL, address TEXT NOT NULL, revoked_version INTEGER NOT NULL, roots TEXT NOT NULL) STRICT, WITHOUT ROWID;"
-		"INSERT INTO membership VALUES(1, 0, 'sealane.local', 'b', 'a', '10.0.0.1:7443', 7, 'R'); PRAGMA user_version=3";
+		"INSERT INTO membership VALUES(1, 0, 'sealane.local', 'b', 'a', '10.0.0.1:7443', 7, 'R');"
+		"DROP TABLE ca_asker; DROP TABLE ca_list; PRAGMA user_version=3";
 	struct state_db *db = must_open("boot-1");
 	sqlite3 *sql;
 	size_t n = 0;
