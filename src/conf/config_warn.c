@@ -2,8 +2,13 @@
  * Theory of operation
  *
  * The last pass: names that lead nowhere. Each is legal, since files may be written before the services are, and likely a slip of
- * the pen; so nothing fails here, but for memory. Suggestions are sought only for warnings that are kept, so that the cost is
- * bounded whatever the files hold. What must never happen: that anything but a person's reading depends on a warning.
+ * the pen; so nothing fails here, but for memory. Suggestions are sought only for warnings that are kept, and on a host among
+ * others only so often, so that the cost is bounded whatever the files hold. What must never happen: that anything but a
+ * person's reading depends on a warning.
+ *
+ * Where there are other hosts, a name that is none of this one's is most often theirs, and which services they have is known only
+ * when they are reached. Then there is a warning where the name is nearly one that these files know, or where they say of every other
+ * host what it offers and it is not among that.
  */
 #include "conf/config_priv.h"
 
@@ -11,7 +16,21 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { WARNING_SIZE = LIMIT_PATH_SIZE + 1024 };
+enum {
+	WARNING_SIZE = LIMIT_PATH_SIZE + 1024,
+	/* Names that a slip is looked for in: each costs a walk over all that are known. */
+	SLIPS_SOUGHT_MAX = 256,
+	/* Below this many letters everything is near everything. */
+	SLIP_LENGTH_MIN = 4,
+};
+
+/* On a host among others: names that its files know beside its own services, in order. */
+struct known {
+	struct service_name *names; /* owned; what `services` of hosts say, and destinations of upstreams */
+	size_t n;
+	bool all_said; /* of every other host there is a list, and no catalogue could add to it */
+	unsigned n_sought;
+};
 
 static bool is_full(struct config *c)
 {
@@ -58,14 +77,119 @@ static const char *suggest(const struct config *c, const struct service_name *wa
 	return config_guess_text(&g, buf);
 }
 
-static int warn_upstream(struct config *c, const struct config_upstream *u)
+/* --- a host among others --- */
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct service_name *x = a, *y = b;
+	int r = strcmp(x->ns, y->ns);
+
+	return r ? r : strcmp(x->name, y->name);
+}
+
+static bool is_other_host(const struct config *c, const struct config_host *h)
+{
+	return strcmp(h->name, c->link.host_name) != 0;
+}
+
+static int known_init(const struct config *c, struct known *k)
+{
+	size_t n_other = 0, n = c->n_upstreams;
+
+	*k = (struct known){ .all_said = !c->etcd.present };
+	for (size_t i = 0; i < c->n_hosts; i++) {
+		n += c->hosts[i].n_services;
+		n_other += is_other_host(c, &c->hosts[i]);
+		k->all_said &= !is_other_host(c, &c->hosts[i]) || c->hosts[i].n_services > 0;
+	}
+	k->all_said &= n_other > 0;
+	k->names = calloc(n + 1, sizeof(*k->names));
+	if (!k->names)
+		return -ENOMEM;
+	for (size_t i = 0; i < c->n_hosts; i++)
+		for (size_t j = 0; j < c->hosts[i].n_services; j++)
+			k->names[k->n++] = c->hosts[i].services[j];
+	qsort(k->names, k->n, sizeof(*k->names), compare_names);
+	return 0;
+}
+
+/* What this host connects to is what an intention may be about. Not before the upstreams themselves were looked at. */
+static void known_add_upstreams(const struct config *c, struct known *k)
+{
+	for (size_t i = 0; i < c->n_upstreams; i++)
+		k->names[k->n++] = c->upstreams[i].destination;
+	qsort(k->names, k->n, sizeof(*k->names), compare_names);
+}
+
+/* "redis" and "redis2" are two services, not one and a slip. */
+static bool differ_in_digits_only(const char *a, const char *b)
+{
+	static const char skip[] = "0123456789-";
+
+	for (;; a++, b++) {
+		a += strspn(a, skip);
+		b += strspn(b, skip);
+		if (*a != *b)
+			return false;
+		if (!*a)
+			return true;
+	}
+}
+
+static void consider(struct config_guess *g, const struct service_name *wanted, const struct service_name *s)
+{
+	size_t n = strlen(wanted->name), k = strlen(s->name);
+
+	if ((n > k ? n - k : k - n) <= 2 && strcmp(s->ns, wanted->ns) == 0 && !differ_in_digits_only(s->name, wanted->name))
+		config_guess_add(g, s->name);
+}
+
+/* Is it nearly a name that is known? NULL: no. */
+static const char *find_slip(const struct config *c, struct known *k, const struct service_name *wanted)
+{
+	struct config_guess g = { .wanted = wanted->name };
+	size_t n = strlen(wanted->name);
+
+	if (n < SLIP_LENGTH_MIN || k->n_sought == SLIPS_SOUGHT_MAX)
+		return NULL;
+	k->n_sought++;
+	for (size_t i = 0; i < c->n_services; i++)
+		consider(&g, wanted, &c->services[i].name);
+	for (size_t i = 0; i < k->n; i++)
+		consider(&g, wanted, &k->names[i]);
+	return g.best && g.distance <= (n < 6 ? 1 : 2) ? g.best : NULL;
+}
+
+/* @text: the place. @what: who names it, "the intention's destination". */
+static int warn_elsewhere(struct config *c, struct known *k, char text[WARNING_SIZE], const char *what, const struct service_name *s,
+			  bool is_destination)
+{
+	const char *slip;
+	char name[LIMIT_SERVICE_SIZE];
+
+	if (config_find_service(c, s) != CONFIG_NONE || bsearch(s, k->names, k->n, sizeof(*s), compare_names))
+		return 0;
+	slip = find_slip(c, k, s);
+	if ((!slip && !(k->all_said && is_destination)) || is_full(c))
+		return 0;
+	service_name_format(name, s);
+	if (slip)
+		return add(c, text, "%s '%s' is no service of this host: is it on another one, or misspelt? Did you mean '%s'?", what, name, slip);
+	return add(c, text, "%s '%s' is no service of this host, nor among the `services` of any other: name it there, if one has it", what, name);
+}
+
+/* --- one host --- */
+
+static int warn_upstream(struct config *c, struct known *k, const struct config_upstream *u)
 {
 	size_t destination = config_find_service(c, &u->destination);
-	char to[LIMIT_SERVICE_SIZE], from[LIMIT_SERVICE_SIZE], guess[160], text[WARNING_SIZE];
+	char to[LIMIT_SERVICE_SIZE], from[LIMIT_SERVICE_SIZE], guess[160], text[WARNING_SIZE], what[LIMIT_SERVICE_SIZE + 16];
 
-	/* Where there are other hosts, one of them may offer it: the broker knows, a file does not. */
-	if (c->link.wanted)
-		return 0;
+	if (c->link.wanted) {
+		snprintf(text, sizeof(text), "%.*s:%u: ", LIMIT_PATH_SIZE, u->file, u->line);
+		snprintf(what, sizeof(what), "'%s's upstream", service_name_format(from, &c->services[u->source].name));
+		return warn_elsewhere(c, k, text, what, &u->destination, true);
+	}
 	if ((destination != CONFIG_NONE && c->services[destination].offered) || is_full(c))
 		return 0;
 	service_name_format(to, &u->destination);
@@ -78,12 +202,15 @@ static int warn_upstream(struct config *c, const struct config_upstream *u)
 		   suggest(c, &u->destination, guess));
 }
 
-static int warn_pattern(struct config *c, const struct intention *i, const char *end, const struct service_pattern *p)
+static int warn_pattern(struct config *c, struct known *k, const struct intention *i, bool is_source, const struct service_pattern *p)
 {
+	const char *end = is_source ? "source" : "destination";
 	char name[LIMIT_SERVICE_SIZE], guess[160], text[WARNING_SIZE];
 
-	if (c->link.wanted)
-		return 0;
+	if (c->link.wanted && p->rank == PATTERN_EXACT) {
+		snprintf(text, sizeof(text), "%.*s: ", LIMIT_PATH_SIZE, i->where);
+		return warn_elsewhere(c, k, text, is_source ? "the intention's source" : "the intention's destination", &p->service, !is_source);
+	}
 	if (p->rank != PATTERN_EXACT || config_find_service(c, &p->service) != CONFIG_NONE || is_full(c))
 		return 0;
 	snprintf(text, sizeof(text), "%.*s: ", LIMIT_PATH_SIZE, i->where);
@@ -102,23 +229,31 @@ static int warn_expired(struct config *c, const struct intention *i, int64_t now
 		   service_pattern_format(source, &i->source), service_pattern_format(destination, &i->destination));
 }
 
+static int warn_intention(struct config *c, struct known *k, const struct intention *i, int64_t now_s)
+{
+	int r = warn_pattern(c, k, i, true, &i->source);
+
+	if (r == 0)
+		r = warn_pattern(c, k, i, false, &i->destination);
+	return r < 0 ? r : warn_expired(c, i, now_s);
+}
+
 int config_warn(struct loader *l)
 {
 	struct config *c = l->config;
 	int64_t now_s = time(NULL);
-	int r = 0;
+	struct known k;
+	int r = known_init(c, &k);
 
 	c->warnings = calloc(CONFIG_WARNINGS_MAX, sizeof(*c->warnings));
 	if (!c->warnings)
-		return -ENOMEM;
+		r = -ENOMEM;
 	for (size_t i = 0; i < c->n_upstreams && r == 0; i++)
-		r = warn_upstream(c, &c->upstreams[i]);
-	for (size_t i = 0; i < c->n_intentions && r == 0; i++) {
-		r = warn_pattern(c, &c->intentions[i], "source", &c->intentions[i].source);
-		if (r == 0)
-			r = warn_pattern(c, &c->intentions[i], "destination", &c->intentions[i].destination);
-		if (r == 0)
-			r = warn_expired(c, &c->intentions[i], now_s);
-	}
+		r = warn_upstream(c, &k, &c->upstreams[i]);
+	if (r == 0)
+		known_add_upstreams(c, &k);
+	for (size_t i = 0; i < c->n_intentions && r == 0; i++)
+		r = warn_intention(c, &k, &c->intentions[i], now_s);
+	free(k.names);
 	return r;
 }

@@ -419,6 +419,46 @@ static void likely_mistakes_are_warned_of(void **state)
 	config_free(c);
 }
 
+/* What is not here may be on another host. Warned of is what is nearly a name that is known, and what no host is said to have. */
+static void names_of_other_hosts(void **state)
+{
+	static const char hosts[] = "host_name = a\nhost a { address = \"10.0.0.1:7443\" }\nhost b { address = \"10.0.0.2:7443\" ";
+	static const char *const slips[] = {
+		"a.conf:3: 'default/web's upstream 'default/rediss' is no service of this host: is it on another one, or misspelt? Did you mean 'redis'?",
+		"b.conf:1: the intention's source 'default/frontemd' is no service of this host: is it on another one, or misspelt? Did you mean 'frontend'?",
+		"b.conf:2: the intention's destination 'default/billin' is no service of this host: is it on another one, or misspelt? Did you mean 'billing'?",
+	};
+	static const char *const unsaid[] = {
+		"a.conf:3: 'default/web's upstream 'default/mail' is no service of this host, nor among the `services` of any other: name it there, if one has it",
+		"a.conf:4: the intention's destination 'prod/log' is no service of this host, nor among the `services` of any other: name it there, if one has it",
+	};
+	char text[512];
+	struct config *c;
+
+	snprintf(text, sizeof(text), "%s}\nservice web { upstream rediss {} upstream billing {} upstream redis2 {} upstream far {} }\n"
+				     "service redis {} service frontend { upstream billing {} }", hosts);
+	c = accepted(text, "intention { source = frontemd destination = \"*\" action = allow }\n"
+			   "intention { source = web destination = billin action = allow }\n"
+			   "intention { source = wep destination = prod/redis action = allow }\n" /* too short; another namespace */
+			   "intention { source = elsewhere destination = billing action = allow }");
+	assert_int_equal(c->n_warnings, ARRAY_SIZE(slips));
+	for (size_t i = 0; i < ARRAY_SIZE(slips); i++)
+		assert_string_equal(c->warnings[i], slips[i]);
+	config_free(c);
+	snprintf(text, sizeof(text), "%sservices = [ far ] }\nservice web { upstream far {} upstream mail {} }\n"
+				     "intention { source = other destination = prod/log action = allow }", hosts);
+	c = accepted(text, NULL);
+	assert_int_equal(c->n_warnings, ARRAY_SIZE(unsaid));
+	for (size_t i = 0; i < ARRAY_SIZE(unsaid); i++)
+		assert_string_equal(c->warnings[i], unsaid[i]);
+	config_free(c);
+	/* A catalogue may know more hosts. */
+	snprintf(text + strlen(text), sizeof(text) - strlen(text), "\netcd { endpoints = \"http://127.0.0.1:2379\" }");
+	c = accepted(text, NULL);
+	assert_int_equal(c->n_warnings, 0);
+	config_free(c);
+}
+
 static void links_are_read(void **state)
 {
 	struct config *c = accepted("host_name = a\nlisten = [ \"10.0.0.1:7443\", \"[fd00:0:0::1]:7443\" ]\nlinks = 2\n"
@@ -622,7 +662,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(intentions_are_read),	 cmocka_unit_test(json_says_the_same),
 		cmocka_unit_test(consul_says_the_same),	 cmocka_unit_test(mistakes_are_told),
 		cmocka_unit_test(times_are_rfc3339),	 cmocka_unit_test(large_files_load_fast),
-		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(nothing_said_loads),
+		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(names_of_other_hosts), cmocka_unit_test(nothing_said_loads),
 		cmocka_unit_test(examples_load),	 cmocka_unit_test(the_article_loads),
 		cmocka_unit_test(links_are_read),
 		cmocka_unit_test(etcd_is_read),

@@ -189,6 +189,50 @@ static int read_files(const struct daemon_options *o, struct config_files *files
 }
 static_assert(CONFIG_FILES_MAX == 256, "as the message says");
 
+enum { ELSEWHERE_SHOWN = 20 };
+
+/* Names that are no service of this host, each once, as far as there is room. */
+struct elsewhere {
+	const struct service_name *names[ELSEWHERE_SHOWN];
+	size_t n;
+	bool more;
+};
+
+static void elsewhere_add(struct elsewhere *e, const struct config *c, const struct service_name *name)
+{
+	if (config_find_service(c, name) != CONFIG_NONE)
+		return;
+	for (size_t i = 0; i < e->n; i++)
+		if (service_name_equal(e->names[i], name))
+			return;
+	if (e->n == ELSEWHERE_SHOWN)
+		e->more = true;
+	else
+		e->names[e->n++] = name;
+}
+
+/* On a host among others no file says whether a name exists; a person sees it. */
+static void tell_elsewhere(const struct config *c)
+{
+	struct elsewhere e = { .n = 0 };
+	char name[LIMIT_SERVICE_SIZE];
+
+	for (size_t i = 0; i < c->n_upstreams; i++)
+		elsewhere_add(&e, c, &c->upstreams[i].destination);
+	for (size_t i = 0; i < c->n_intentions; i++) {
+		const struct intention *n = &c->intentions[i];
+
+		if (n->source.rank == PATTERN_EXACT)
+			elsewhere_add(&e, c, &n->source.service);
+		if (n->destination.rank == PATTERN_EXACT)
+			elsewhere_add(&e, c, &n->destination.service);
+	}
+	for (size_t i = 0; i < e.n; i++)
+		printf("%s%s", i == 0 ? "expected on other hosts: " : ", ", service_name_format(name, e.names[i]));
+	if (e.n)
+		puts(e.more ? ", ..." : "");
+}
+
 static void tell_good(const struct config_files *files, const struct config *c)
 {
 	for (size_t i = 0; i < files->n; i++)
@@ -197,6 +241,8 @@ static void tell_good(const struct config_files *files, const struct config *c)
 		printf("warning: %s\n", c->warnings[i]);
 	if (c->n_warnings_left_out)
 		printf("warning: %zu more warnings are not shown\n", c->n_warnings_left_out);
+	if (c->link.wanted)
+		tell_elsewhere(c);
 	printf("the configuration is good: %zu workloads, %zu services, %zu upstreams, %zu intentions\n", c->n_workloads,
 	       c->n_services, c->n_upstreams, c->n_intentions);
 }
