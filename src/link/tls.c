@@ -45,67 +45,22 @@ int tls_refuse(struct tls_conn *c, enum session_reason reason, const char *why)
 	return -EPROTO;
 }
 
-/* What is revoked. */
-
-static bool is_revoked(const struct tls *t, const char *kind, const char *value)
-{
-	char key[LIMIT_SPIFFE_ID_SIZE + 16];
-	struct tls_revoked *r = NULL;
-
-	snprintf(key, sizeof(key), "%s:%s", kind, value);
-	HASH_FIND_STR(t->revoked, key, r);
-	return r != NULL;
-}
-
-static void revoked_free(struct tls_revoked **list)
-{
-	struct tls_revoked *r, *next;
-
-	HASH_ITER(hh, *list, r, next)
-	{
-		HASH_DEL(*list, r);
-		free(r);
-	}
-}
-
-static int revoked_add(struct tls_revoked **list, const char *line, size_t n)
-{
-	struct tls_revoked *r = malloc(sizeof(*r) + n + 1), *old = NULL;
-
-	if (!r)
-		return -ENOMEM;
-	memcpy(r->what, line, n);
-	r->what[n] = '\0';
-	HASH_FIND_STR(*list, r->what, old);
-	if (old)
-		free(r);
-	else
-		HASH_ADD_KEYPTR(hh, *list, r->what, n, r);
-	return 0;
-}
-
 int tls_set_revoked(struct tls *t, const char *text, size_t size)
 {
-	struct tls_revoked *list = NULL;
-	int r = 0;
+	struct revoked_list *list = NULL;
+	int r = revoked_list_parse(&list, text, size);
 
-	for (size_t at = 0; r == 0 && at < size;) {
-		const char *end = memchr(text + at, '\n', size - at);
-		size_t n = end ? (size_t)(end - text) - at : size - at;
-
-		if (n > 0 && !memchr(text + at, '\0', n))
-			r = revoked_add(&list, text + at, n);
-		at += n + 1;
-	}
-	revoked_free(r == 0 ? &t->revoked : &list);
-	if (r == 0)
-		t->revoked = list;
-	return r;
+	if (r < 0)
+		return r;
+	revoked_list_free(t->revoked);
+	t->revoked = list;
+	return 0;
 }
 
 enum session_reason tls_judge(const struct tls *t, const struct pki_identity *who, char *why, size_t size)
 {
 	int64_t now = time(NULL);
+	const char *line;
 
 	if (now > who->not_after) {
 		snprintf(why, size, "the certificate of %s has expired", who->spiffe_id);
@@ -115,8 +70,9 @@ enum session_reason tls_judge(const struct tls *t, const struct pki_identity *wh
 		snprintf(why, size, "the certificate of %s is not valid yet: compare the clocks", who->spiffe_id);
 		return SESSION_NOT_YET_VALID;
 	}
-	if (is_revoked(t, "serial", who->serial) || is_revoked(t, "id", who->spiffe_id)) {
-		snprintf(why, size, "%s, serial %s, is on the list of what is revoked", who->spiffe_id, who->serial);
+	line = t->revoked ? revoked_list_find(t->revoked, who->spiffe_id, who->serial, who->not_before) : NULL;
+	if (line) {
+		snprintf(why, size, "%s, serial %s, is on the list of what is revoked (%s)", who->spiffe_id, who->serial, line);
 		return SESSION_REVOKED;
 	}
 	return SESSION_OK;
@@ -603,7 +559,7 @@ void tls_free(struct tls *t)
 		HASH_DEL(t->credentials, c);
 		credential_free(c);
 	}
-	revoked_free(&t->revoked);
+	revoked_list_free(t->revoked);
 	free_trust(t);
 	BIO_meth_free(t->bio);
 	link_gcm_unload(t->lib);

@@ -45,7 +45,7 @@ MUST_CHECK int tls_set_trust(struct tls *t, const char *pem, size_t size, const 
 /* tls_set_authority() - does this host take sessions of TLS_CA and TLS_JOIN? Until it is told: no. */
 void tls_set_authority(struct tls *t, bool is_authority);
 
-/* tls_set_revoked() - the list that BL_REVOKED describes. Return: 0 or -ENOMEM. */
+/* tls_set_revoked() - the list that BL_REVOKED describes. Return: 0; -EBADMSG, -E2BIG: it is none; -ENOMEM; then the one before is in force. */
 MUST_CHECK int tls_set_revoked(struct tls *t, const char *text, size_t size);
 
 /*

@@ -2,6 +2,7 @@
 #ifndef LINK_TLS_INT_H
 #define LINK_TLS_INT_H
 
+#include "core/revoked.h"
 #include "link/tls.h"
 
 #include <uthash.h>
@@ -15,11 +16,6 @@ struct tls_credential {
 	EVP_PKEY *key;
 };
 
-struct tls_revoked {
-	UT_hash_handle hh;
-	char what[]; /* "serial:..." or "id:..." */
-};
-
 struct tls {
 	OSSL_LIB_CTX *lib;
 	const char *cipher_source;
@@ -30,7 +26,7 @@ struct tls {
 	X509_STORE *store; /* the same */
 	SSL_CTX *client, *server; /* server: NULL while there is no credential 0 */
 	struct tls_credential *credentials;
-	struct tls_revoked *revoked;
+	struct revoked_list *revoked; /* NULL: none has come yet */
 	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
 	char host[LIMIT_NAME_SIZE];
 	bool is_authority; /* questions for certificates are taken, and hosts that join */
