@@ -110,6 +110,38 @@ enum {
 	/* A file that `etcd` names: certificates, a key, a password. */
 	LIMIT_ETCD_FILE_SIZE = 256 << 10,
 
+	/* One-sided memory (docs/design/rdma.md). Connections of one device: beyond some hundreds its cache of their state thrashes. */
+	LIMIT_RDMA_CONNS = 512,
+	LIMIT_RDMA_DOMAINS = LIMIT_HOSTS,
+	/* Of one domain: a ring or a table each; a part of one each. */
+	LIMIT_RDMA_REGIONS = 64,
+	LIMIT_RDMA_EXPORTS = 256,
+	/* Registered, so pinned, bytes of one domain, in MiB, if its maker says no less. */
+	LIMIT_RDMA_PINNED_MIB = 1024,
+	/* Operations that a connection may have under way; batches of a ring that were not taken; immediates that were not polled. */
+	LIMIT_RDMA_OPS = 128,
+	LIMIT_RDMA_IMMS = 64,
+	LIMIT_RDMA_RECVS = LIMIT_RDMA_IMMS + 2 * LIMIT_RDMA_OPS,
+	/* One operation; devices take 1 GiB or 2, and the fake and the served one hold up others for as long as they copy. */
+	LIMIT_RDMA_OP_SIZE = 16 << 20,
+	/* Milliseconds: to connect; of silence before the peer is asked for a sign of life; an operation's; between two looks. */
+	LIMIT_RDMA_CONNECT_MS = 5000,
+	LIMIT_RDMA_BEAT_MS = 1000,
+	LIMIT_RDMA_DEAD_MS = 3000,
+	LIMIT_RDMA_LOOK_MS = 100,
+	/* After the first offence; doubled with each further one, so often at most. */
+	LIMIT_RDMA_QUARANTINE_MS = 1000,
+	LIMIT_RDMA_QUARANTINE_DOUBLED = 6,
+	/* A read of what changes is tried so often: with 16, a writer that is there half of the time fails one read in 65,536. */
+	LIMIT_RDMA_READ_TRIES = 16,
+	/* Microseconds that a ring which polls waits for the rest of a record: a descriptor overtakes its data by far less. */
+	LIMIT_RDMA_SETTLE_US = 1000,
+	/* Records under one key, and the power of two of bytes: RFC 8446 (5.5) has 2^24.5 records of 16 KiB. */
+	LIMIT_SEAL_RECORDS = 1 << 24,
+	LIMIT_SEAL_BYTES_LOG2 = 36,
+	/* Plaintext of one sealed object. */
+	LIMIT_SEAL_OBJECT_SIZE = (16 << 20) - 32,
+
 	/* Deepest cgroup that is matched by ancestors; the kernel's own default cgroup.max.depth is unlimited, engines use < 10. */
 	LIMIT_CGROUP_DEPTH = 64,
 };
