@@ -101,12 +101,24 @@ static void ls_row_intention(struct table *t, const json_t *o)
 		  api_has(o, "expires") ? unit_format_time(expires, api_i64(o, "expires")) : NULL, note, api_str(o, "where"));
 }
 
+/* "out 5f3a9c01-17": the other host's list has "in" and the same. */
+static const char *ls_lane_link(char *buf, size_t size, const json_t *link)
+{
+	const char *direction = api_str(link, "direction"), *id = api_str(link, "id");
+
+	if (!direction)
+		return NULL;
+	snprintf(buf, size, "%s%s%s", direction, id ? " " : "", id ? id : "");
+	return buf;
+}
+
 static void ls_row_lane(struct table *t, const json_t *o)
 {
 	const json_t *client = json_object_get(o, "client"), *server = json_object_get(o, "server");
+	char link[64];
 	char age[UNIT_TEXT_SIZE], up[UNIT_TEXT_SIZE], down[UNIT_TEXT_SIZE], cpid[UNIT_TEXT_SIZE], spid[UNIT_TEXT_SIZE];
 
-	table_add(t, api_str(o, "id"), api_str(o, "path"), api_str(client, "workload"), api_str(client, "service"),
+	table_add(t, api_str(o, "id"), api_str(o, "path"), ls_lane_link(link, sizeof(link), json_object_get(o, "link")), api_str(client, "workload"), api_str(client, "service"),
 		  ls_number(cpid, client, "pid"), api_str(server, "workload"), api_str(server, "service"), ls_number(spid, server, "pid"),
 		  ls_bytes(up, o, "bytes_up"), ls_bytes(down, o, "bytes_down"),
 		  api_has(o, "opened") ? unit_format_age(age, (int64_t)time(NULL) - api_i64(o, "opened")) : NULL);
@@ -153,10 +165,13 @@ static void ls_row_host(struct table *t, const json_t *o)
 	AUTO_FREE(char) services = ls_offers(json_object_get(o, "services"));
 	AUTO_FREE(char) why = NULL;
 	char since[UNIT_TEXT_SIZE], lanes[UNIT_TEXT_SIZE];
+	const char *from = api_str(o, "from");
 
+	if (from && strcmp(from, "catalogue") == 0)
+		from = "etcd"; /* as the configuration calls it */
 	if (api_has(o, "reason"))
 		why = api_path("%s%s%s", api_str(o, "reason"), api_has(o, "why") ? ": " : "", api_has(o, "why") ? api_str(o, "why") : "");
-	table_add(t, api_str(o, "name"), api_str(o, "address"), api_str(o, "from"), api_str(o, "state"),
+	table_add(t, api_str(o, "name"), api_str(o, "address"), from, api_str(o, "state"),
 		  unit_format_age(since, (int64_t)time(NULL) - api_i64(o, "since")), ls_number(lanes, o, "lanes"), services, why);
 }
 
@@ -190,7 +205,7 @@ static const struct list g_lists[] = {
 	  { "SOURCE", "DESTINATION", "ACTION", "STRICT", ">BYTES/S", ">OPEN LANES", ">CONN/S", "EXPIRES", "STATE", "FROM", NULL },
 	  ls_row_intention },
 	{ "lanes", "/v1/lanes", "lanes", "no lane is open",
-	  { "ID", "PATH", "CLIENT", "AS", ">PID", "SERVER", "AS", ">PID", ">UP", ">DOWN", ">AGE", NULL }, ls_row_lane },
+	  { "ID", "PATH", "LINK", "CLIENT", "AS", ">PID", "SERVER", "AS", ">PID", ">UP", ">DOWN", ">AGE", NULL }, ls_row_lane },
 	{ "sockets", "/v1/upstreams", "upstreams", "no workload has a socket file",
 	  { "WORKLOAD", "SOCKET", "MODE", "FROM", "TO", "ROUTE", ">ALLOWED", ">DENIED", "WHY", NULL }, ls_row_socket },
 	{ "hosts", "/v1/hosts", "hosts", "no other host is configured",

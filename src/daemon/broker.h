@@ -138,6 +138,7 @@ struct lane_link {
 	uint32_t linker;
 	uint32_t hid;			/* inbound: of the host that we know by that address, for people; or ROLE_NO_ID */
 	char peer[LIMIT_ADDRESS_SIZE];	/* inbound: where it came from */
+	uint64_t id;			/* the same at both ends (link_lane_id()); 0: not known (yet) */
 };
 
 /*

@@ -137,7 +137,7 @@ bool carry_has_share(struct broker *b, const struct workload *w)
 
 struct texts {
 	char source[LIMIT_SERVICE_SIZE], destination[LIMIT_SERVICE_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE];
-	char source_id[LIMIT_SPIFFE_ID_SIZE], destination_id[LIMIT_SPIFFE_ID_SIZE];
+	char source_id[LIMIT_SPIFFE_ID_SIZE], destination_id[LIMIT_SPIFFE_ID_SIZE], link_lane[LINK_LANE_ID_SIZE];
 	const struct intention *i;
 };
 
@@ -152,6 +152,7 @@ static void make_texts(struct broker *b, const struct lane *l, struct texts *t)
 	spiffe_id_format(t->source_id, b->config->trust_domain, &l->source);
 	spiffe_id_format(t->destination_id, b->config->trust_domain, &l->destination);
 	cross_path(b, l, t->path);
+	link_lane_id(t->link_lane, l->link.id);
 }
 
 static void log_allow(struct broker *b, const struct lane *l, const struct carry *c)
@@ -164,7 +165,7 @@ static void log_allow(struct broker *b, const struct lane *l, const struct carry
 	if (!lane_may_log(w, &more))
 		return;
 	make_texts(b, l, &t);
-	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("source", t.source), LOG_STR("destination", t.destination),
+	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("link_lane", t.link_lane[0] ? t.link_lane : NULL), LOG_STR("source", t.source), LOG_STR("destination", t.destination),
 		 LOG_STR("path", t.path), LOG_STR("intention", t.rule), LOG_STR("where", intention_where(t.i)),
 		 LOG_STR("source_id", t.source_id), LOG_STR("destination_id", t.destination_id),
 		 LOG_STR("address", h ? h->address : NULL), LOG_STR("workload", w->name), LOG_U64("pid", c->pid), LOG_U64("uid", c->uid),
@@ -285,15 +286,16 @@ void carry_begin(struct broker *b, const struct carry_client *client, int fd)
 		carry_refuse(b, l);
 }
 
-void carry_on_opened(struct broker *b, uint32_t linker, uint64_t lane_id)
+void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_ref *m)
 {
-	struct lane *l = cross_find(b, linker, lane_id);
+	struct lane *l = cross_find(b, linker, m->lane_id);
 	struct upstream *u = l ? model_upstream(b, l->lid) : NULL;
 	struct carry *c;
 
 	if (!l || !l->link.opening)
 		return;
 	c = take_ptr(l->link.opening);
+	l->link.id = m->link_id;
 	b->counters.lanes_opened++;
 	b->link.lanes_opened[0]++;
 	b->workloads[l->wid].n_allowed++;

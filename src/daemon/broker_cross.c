@@ -111,14 +111,16 @@ static void count(struct lane *l, const struct role_stats *s)
 
 static void log_close(struct broker *b, const struct lane *l, const struct role_stats *s)
 {
-	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], path[CROSS_PATH_SIZE];
+	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], path[CROSS_PATH_SIZE], link_lane[LINK_LANE_ID_SIZE];
 	struct workload *w = workload_here(b, l);
 	uint64_t more = 0;
 
 	if (w && !lane_may_log(w, &more))
 		return;
+	link_lane_id(link_lane, l->link.id);
 	LOG_EVENT(s->end == LANE_END_FDS || s->end == LANE_END_NOMEM ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "lane.close",
-		  LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+		  LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL),
+		  LOG_STR("source", service_name_format(src, &l->source)),
 		  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		  LOG_STR("end", lane_end_name(s->end)), LOG_STR("error", s->error ? log_errno_name(s->error) : NULL),
 		  LOG_U64("bytes_up", l->bytes_up), LOG_U64("bytes_down", l->bytes_down), LOG_U64("more", more));
@@ -165,16 +167,17 @@ void cross_on_linker_lost(struct broker *b, uint32_t linker)
 void cross_cut(struct broker *b, struct lane *l, const struct intention *i, const char *why)
 {
 	struct role_msg m = { .type = BL_CUT, .u.lane_ref.lane_id = l->id };
-	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE];
+	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE], link_lane[LINK_LANE_ID_SIZE];
 	struct workload *w = workload_here(b, l);
 
 	if (l->cut)
 		return;
 	l->cut = true;
+	link_lane_id(link_lane, l->link.id);
 	b->counters.lanes_cut++;
 	if (w)
 		w->n_cut++;
-	log_warn("lane.cut", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+	log_warn("lane.cut", LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 		 LOG_STR("why", why));

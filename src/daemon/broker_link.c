@@ -702,6 +702,7 @@ static void session_up(struct broker *b, uint32_t linker, const struct role_sess
 	if (!s)
 		return; /* its lanes go on; it is only not shown */
 	*s = (struct link_session){ .key = session_key(linker, m->session), .inbound = m->inbound, .resumed = m->resumed, .hid = m->hid };
+	s->for_ca = m->for_ca;
 	s->up_unix_s = unix_now_s();
 	memcpy(s->local, m->local, sizeof(s->local));
 	memcpy(s->peer, m->peer, sizeof(s->peer));
@@ -715,7 +716,7 @@ static void session_up(struct broker *b, uint32_t linker, const struct role_sess
 	if (s->between)
 		s->between->n_sessions++;
 	b->link.sessions_up++;
-	log_session(b, LOG_LEVEL_INFO, "link.up", m, 0);
+	log_session(b, s->for_ca ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "link.up", m, 0);
 	h = is_between_hosts(b, s) ? link_host(b, s->hid) : NULL;
 	if (h) {
 		h->session = s->key;
@@ -739,7 +740,7 @@ static void session_down(struct broker *b, uint32_t linker, const struct role_se
 	if (!s)
 		return;
 	b->link.ended[m->reason]++;
-	LOG_EVENT(m->reason == SESSION_OK ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "link.down", LOG_STR("host", h ? h->name : NULL),
+	LOG_EVENT(m->reason != SESSION_OK ? LOG_LEVEL_WARNING : s->for_ca ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "link.down", LOG_STR("host", h ? h->name : NULL),
 		  LOG_STR("address", s->address), LOG_STR("direction", s->inbound ? "in" : "out"), LOG_STR("local_id", s->local),
 		  LOG_STR("peer_id", s->peer), LOG_STR("reason", session_reason_name(m->reason)), LOG_STR("why", m->why[0] ? m->why : NULL));
 	end_session(b, s);
@@ -966,7 +967,7 @@ void link_on_msg(struct broker *b, uint32_t linker, const struct role_msg *m, in
 		welcome_on_gone(b, linker, m->u.id.id);
 		break;
 	case LB_OPENED:
-		carry_on_opened(b, linker, m->u.lane_ref.lane_id);
+		carry_on_opened(b, linker, &m->u.lane_ref);
 		break;
 	case LB_FAILED:
 		carry_on_failed(b, linker, &m->u.link_failed, *fd);

@@ -48,6 +48,7 @@ struct link_host {
 struct link_session {
 	uint64_t key; /* linker << 32 | the linker's number */
 	bool inbound, resumed;
+	bool for_ca;  /* a question to an authority: there are two a minute, and nobody looks for them in a log */
 	uint32_t hid; /* ROLE_NO_ID: inbound */
 	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE];
 	char address[LIMIT_ADDRESS_SIZE], cipher[40];
@@ -134,7 +135,7 @@ void carry_begin(struct broker *b, const struct carry_client *c, int fd);
 bool carry_is_parked(const struct lane *l);
 void carry_refuse(struct broker *b, struct lane *l);
 void carry_free(struct carry *c);
-void carry_on_opened(struct broker *b, uint32_t linker, uint64_t lane_id);
+void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_ref *m);
 void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_failed *f, int fd);
 
 /* --- broker_welcome.c: lanes from other hosts to services here --- */

@@ -441,6 +441,18 @@ static json_t *view_lane_end(json_t *workload, const struct service_name *servic
 			 service->name[0] ? service_text(service) : json_null(), "pid", pid ? number(pid) : json_null());
 }
 
+/* What ties the two ends of a lane between hosts together: each host has a number of its own for it, and sees the other one's name. */
+static json_t *view_lane_link(const struct broker *b, const struct lane *l)
+{
+	const struct link_host *h = l->path == LANE_PATH_LINK ? host_at(b, l->link.hid) : NULL;
+	char id[LINK_LANE_ID_SIZE];
+
+	if (l->path != LANE_PATH_LINK)
+		return json_null();
+	return json_pack("{s:o,s:s,s:o,s:o}", "id", text_or_null(link_lane_id(id, l->link.id)), "direction", l->link.inbound ? "in" : "out", "host",
+			 text_or_null(h ? h->name : NULL), "address", text_or_null(l->link.inbound ? l->link.peer : h ? h->address : NULL));
+}
+
 static json_t *view_lane(const struct broker *b, const struct lane *l)
 {
 	const struct service *s = service_at(b, l->sid);
@@ -449,7 +461,7 @@ static json_t *view_lane(const struct broker *b, const struct lane *l)
 	char id[24];
 
 	snprintf(id, sizeof(id), "%016llx", (unsigned long long)l->id);
-	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "id", id, "path", lane_path_text(b, l), "client",
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "id", id, "path", lane_path_text(b, l), "link", view_lane_link(b, l), "client",
 			 view_lane_end(workload_name(b, l->wid), &l->source, l->client_pid), "server",
 			 view_lane_end(workload_name(b, server), &l->destination, l->server_pid), "gate",
 			 relay ? number(l->gate) : json_null(), "bytes_up", counted ? number(l->bytes_up) : json_null(),

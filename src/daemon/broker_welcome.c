@@ -34,6 +34,7 @@ struct welcome {
 	bool admitted, timer_set;
 	struct service_name source, destination;
 	char source_id[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_ADDRESS_SIZE];
+	uint64_t link_id;
 	struct pair *pair;
 	uint64_t deadline_ns;
 	TAILQ_ENTRY(welcome) turn; /* WELCOME_QUEUED */
@@ -79,6 +80,7 @@ static struct welcome *welcome_new(struct broker *b, uint32_t linker, const stru
 	*w = (struct welcome){ .key = (uint64_t)linker << 32 | q->ask, .b = b, .refs = 1 };
 	memcpy(w->source_id, q->source, sizeof(w->source_id));
 	memcpy(w->peer, q->peer, sizeof(w->peer));
+	w->link_id = q->link_id;
 	w->deadline_ns = clock_ns() + (uint64_t)(b->config->connect_wait_s < WAIT_MAX_MS / 1e3 ? b->config->connect_wait_s * 1e9 : WAIT_MAX_MS * 1e6);
 	HASH_FIND(hh, g_welcome.all, &w->key, sizeof(w->key), old);
 	if (old)
@@ -281,11 +283,13 @@ static void log_allow(struct broker *b, const struct lane *l, const struct welco
 {
 	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], id[LIMIT_SPIFFE_ID_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE];
 	struct workload *at = workload_of(b, &l->destination);
+	char link_lane[LINK_LANE_ID_SIZE];
 	uint64_t more = 0;
 
 	if (at && !lane_may_log(at, &more))
 		return;
-	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
+	link_lane_id(link_lane, l->link.id);
+	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 		 LOG_STR("source_id", w->source_id), LOG_STR("destination_id", spiffe_id_format(id, b->config->trust_domain, &l->destination)),
@@ -296,7 +300,7 @@ static void open_lane(struct welcome *w, const struct service *s, const struct i
 {
 	struct lane from = { .wid = ROLE_NO_ID, .lid = ROLE_NO_ID, .sid = s->sid, .source = w->source, .destination = w->destination,
 			     .server_pid = reply->pid, .bytes_per_s = i->limits.bytes_per_s, .pair = w->pair,
-			     .link = { .inbound = true, .linker = (uint32_t)(w->key >> 32), .hid = ROLE_NO_ID } };
+			     .link = { .inbound = true, .linker = (uint32_t)(w->key >> 32), .hid = ROLE_NO_ID, .id = w->link_id } };
 	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = (uint32_t)w->key, .bytes_per_s = from.bytes_per_s } };
 	const struct link_host *h = link_host_at(w->b, w->peer);
 	struct workload *at = model_workload(w->b, s->wid);

@@ -160,6 +160,7 @@ struct session {
 	uint32_t req;	     /* client: of BL_CA_OPEN; server: a question is with the broker; ROLE_NO_ID: none, or answered */
 	uint32_t peer_window;
 	uint32_t last_number; /* of the newest lane */
+	uint32_t tag;	      /* lanes only: what both sides call the session, for people; see link_lane_id() */
 	bool goaway_sent, goaway_received, told_up;
 	char address[LIMIT_ADDRESS_SIZE];
 	struct source *source; /* a reference; the far side's address. NULL: DIALING, or nothing of it counts yet */

@@ -511,6 +511,11 @@ static void open_refuse(struct linker *k, struct session *s, uint32_t number, en
 		session_control_done(k, s, frame_put_refused(to, number, code, why));
 }
 
+static uint64_t link_id(const struct session *s, uint32_t number)
+{
+	return s->tag ? (uint64_t)s->tag << 32 | number : 0;
+}
+
 int llane_on_open(struct linker *k, struct session *s, const struct frame *f)
 {
 	struct role_msg m = { .type = LB_ASK };
@@ -544,13 +549,14 @@ int llane_on_open(struct linker *k, struct session *s, const struct frame *f)
 	memcpy(m.u.link_ask.source, s->tls.peer.spiffe_id, sizeof(m.u.link_ask.source));
 	memcpy(m.u.link_ask.destination, l->destination, sizeof(m.u.link_ask.destination));
 	memcpy(m.u.link_ask.peer, s->address, sizeof(m.u.link_ask.peer));
+	m.u.link_ask.link_id = link_id(s, l->number);
 	linker_send(k, &m, -1);
 	return 0;
 }
 
 static int on_opened(struct linker *k, struct session *s, struct llane *l)
 {
-	struct role_msg m = { .type = LB_OPENED, .u.lane_ref.lane_id = l->id };
+	struct role_msg m = { .type = LB_OPENED, .u.lane_ref = { .lane_id = l->id, .link_id = link_id(s, l->number) } };
 
 	if (l->state != LANE_OPENING)
 		return session_over(k, s, SESSION_PROTOCOL, "OPENED for a lane that was open");

@@ -56,7 +56,8 @@ static struct role_msg session_news(struct linker *k, const struct session *s, e
 	const struct tls_credential *c = tls_credential(k->tls, s->kid);
 
 	*n = (struct role_session){ .session = session_cid(k, s), .state = state, .reason = s->reason, .hid = s->hid,
-				    .inbound = !s->is_client, .resumed = s->tls.resumed };
+				    .inbound = !s->is_client, .resumed = s->tls.resumed,
+				    .for_ca = s->ca || s->purpose == FRAME_FOR_CA };
 	if (c && !(s->is_client && s->ca && s->ca->mode == CA_JOIN))
 		snprintf(n->local, sizeof(n->local), "%s", tls_credential_identity(c)->spiffe_id);
 	snprintf(n->peer, sizeof(n->peer), "%s", s->tls.peer.spiffe_id);
@@ -177,6 +178,16 @@ static enum frame_purpose purpose_of(const struct linker *k, const struct sessio
 	return c && tls_credential_identity(c)->kind == PKI_HOST ? FRAME_FOR_HOSTS : FRAME_FOR_LANES;
 }
 
+/* 0, which nobody is shown, where there is no such value. */
+static uint32_t tag_of(struct session *s)
+{
+	uint8_t value[TLS_EXPORTER_SIZE];
+
+	if (s->purpose != FRAME_FOR_LANES || tls_export(&s->tls, TLS_EXPORTER_LANE, value) < 0)
+		return 0;
+	return (uint32_t)value[0] << 24 | (uint32_t)value[1] << 16 | (uint32_t)value[2] << 8 | value[3];
+}
+
 void session_established(struct linker *k, struct session *s)
 {
 	struct llane *l, *next;
@@ -185,6 +196,7 @@ void session_established(struct linker *k, struct session *s)
 	if (!s->is_client)
 		k->n_handshakes--;
 	s->purpose = purpose_of(k, s);
+	s->tag = tag_of(s);
 	s->phase = PHASE_GREETED;
 	s->deadline_ns = k->now_ns + HANDSHAKE_NS;
 	to = session_control(k, s, FRAME_HELLO_SIZE);

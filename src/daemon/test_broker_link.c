@@ -222,7 +222,7 @@ static bool client_is_over(const struct host *h)
 
 static void opened(struct host *h, uint64_t lane)
 {
-	struct role_msg m = { .type = LB_OPENED, .u.lane_ref.lane_id = lane };
+	struct role_msg m = { .type = LB_OPENED, .u.lane_ref = { .lane_id = lane, .link_id = UINT64_C(0x5f3a9c0100000011) } };
 
 	say(h, &m, -1);
 }
@@ -365,6 +365,7 @@ static void test_goes_out(void **state)
 	linker(h)->lane = (struct role_stats){ .lane_id = lane, .bytes_up = 77 };
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
 	assert_then("\"path\":\"link:b\"", "\"bytes_up\":77");
+	assert_then("\"link\":", "{\"id\":\"5f3a9c01-17\",\"direction\":\"out\",\"host\":\"b\",\"address\":\"10.0.0.2:7443\"}");
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_then("\"lanes_open\":1", "\"allowed\":1");
 	event(h, "\"lane.allow\"", "\"path\":\"link:b\"");
@@ -372,6 +373,8 @@ static void test_goes_out(void **state)
 	assert_told("\"lane.allow\"", "\"destination_id\":\"" TD "/ns/default/svc/far\"");
 	closed(h, lane, LANE_END_EOF);
 	event(h, "\"lane.close\"", "\"bytes_up\":123");
+	assert_told("\"lane.allow\"", "\"link_lane\":\"5f3a9c01-17\"");
+	assert_told("\"lane.close\"", "\"link_lane\":\"5f3a9c01-17\"");
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
 	assert_null(strstr(g_answer, "link:b"));
 	assert_int_equal(http(h, "GET", "/metrics", ""), 200);
@@ -630,6 +633,7 @@ static void ask(struct host *h, uint32_t number, const char *source, const char 
 	strcpy(m.u.link_ask.source, source);
 	strcpy(m.u.link_ask.destination, destination);
 	strcpy(m.u.link_ask.peer, "10.0.0.2:40123");
+	m.u.link_ask.link_id = UINT64_C(0x5f3a9c0100000012);
 	say(h, &m, -1);
 }
 
@@ -660,6 +664,7 @@ static void test_comes_in(void **state)
 	assert_told("\"lane.allow\"", "\"path\":\"link:b\""); /* known by its address */
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
 	assert_then("\"path\":\"link:b\"", "\"workload\":null");
+	assert_then("\"link\":", "{\"id\":\"5f3a9c01-18\",\"direction\":\"in\",\"host\":\"b\",\"address\":\"10.0.0.2:40123\"}");
 	serve(h, 1100);
 	assert_non_null(strstr(linker(h)->offers, "default/redis up 1\n")); /* others are told how busy it is */
 	closed(h, lane, LANE_END_SERVER);
@@ -837,6 +842,30 @@ static void test_sessions(void **state)
 	assert_non_null(strstr(g_answer, "sealane_host_up{host=\"b\"} 0"));
 }
 
+/* Certificates are asked for twice a minute: that goes well without a line, and not well with one. */
+static void test_sessions_of_questions(void **state)
+{
+	struct host *h = *state;
+	struct role_msg m = session_msg(70, SESSION_UP, SESSION_OK, ROLE_NO_ID);
+
+	m.u.session.for_ca = 1;
+	say(h, &m, -1);
+	m.u.session.state = SESSION_DOWN;
+	strcpy(m.u.session.why, "answered");
+	say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_null(strstr(g_answer, "\"link.up\""));
+	assert_null(strstr(g_answer, "\"link.down\""));
+	m = session_msg(71, SESSION_UP, SESSION_OK, ROLE_NO_ID);
+	m.u.session.for_ca = 1;
+	say(h, &m, -1);
+	m.u.session.state = SESSION_DOWN;
+	m.u.session.reason = SESSION_TIMEOUT;
+	strcpy(m.u.session.why, "a question to an authority took too long");
+	say(h, &m, -1);
+	event(h, "\"link.down\"", "took too long");
+}
+
 /* What `sealane explain` says at either end: the other host decides as well, and which one that is. */
 static void test_explained(void **state)
 {
@@ -1006,7 +1035,7 @@ int main(void)
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_not_let_in), TEST(test_server_not_up),
-		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_explained),
+		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained),
 		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 	};
 

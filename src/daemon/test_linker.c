@@ -88,7 +88,7 @@ static void test_both_ways(void **state)
 	uint64_t a_id, b_id;
 	int client = bed_carry(b, BED_REDIS, &a_id), server;
 	struct role_session up;
-	struct role_msg ask;
+	struct role_msg ask, opened;
 	struct role_stats at_a, at_b;
 
 	put(client, "hello", 5);
@@ -102,7 +102,11 @@ static void test_both_ways(void **state)
 	assert_string_equal(ask.u.link_ask.source, "spiffe://" BED_DOMAIN "/ns/default/svc/web");
 	assert_string_equal(ask.u.link_ask.destination, BED_REDIS);
 	server = bed_go(b, &b_id);
-	bed_hear(b, BED_A, LB_OPENED, NULL);
+	opened = bed_hear(b, BED_A, LB_OPENED, NULL);
+	/* Both sides call it the same, and no other session would. */
+	assert_true(opened.u.lane_ref.link_id == ask.u.link_ask.link_id);
+	assert_int_equal((uint32_t)opened.u.lane_ref.link_id, 1);
+	assert_int_not_equal(opened.u.lane_ref.link_id >> 32, 0);
 	expect(server, "hello");
 	put(server, "world!", 6);
 	expect(client, "world!");

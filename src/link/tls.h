@@ -22,6 +22,7 @@ enum tls_use {
 
 enum { TLS_EXPORTER_SIZE = 32 };
 #define TLS_EXPORTER_CA "EXPORTER-sealane-ca"
+#define TLS_EXPORTER_LANE "EXPORTER-sealane-lane"
 
 struct tls;
 struct tls_credential;

@@ -7,6 +7,8 @@
 
 #include "base/chan.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #define U_OFFSET offsetof(struct role_msg, u)
@@ -301,6 +303,14 @@ const char *lane_end_name(uint32_t end)
 	static_assert(ARRAY_SIZE(names) == LANE_END_N, "a name for each end");
 
 	return end < LANE_END_N ? names[end] : "unknown";
+}
+
+char *link_lane_id(char *buf, uint64_t link_id)
+{
+	buf[0] = '\0';
+	if (link_id)
+		snprintf(buf, LINK_LANE_ID_SIZE, "%08" PRIx32 "-%" PRIu32, (uint32_t)(link_id >> 32), (uint32_t)link_id);
+	return buf;
 }
 
 const char *link_code_name(uint32_t code)

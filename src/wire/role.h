@@ -337,6 +337,7 @@ struct role_go {
 struct role_lane_ref {
 	uint64_t lane_id;
 	uint64_t bytes_per_s, burst_bytes; /* BG_LIMIT only */
+	uint64_t link_id; /* LB_OPENED: see link_lane_id() */
 };
 
 struct role_accept {
@@ -475,6 +476,7 @@ struct role_link_ask {
 	char source[LIMIT_SPIFFE_ID_SIZE]; /* from the certificate, checked: a service's */
 	char destination[LIMIT_SERVICE_SIZE]; /* "ns/name" as the peer said it, checked for form */
 	char peer[LIMIT_ADDRESS_SIZE]; /* for people */
+	uint64_t link_id;	       /* see link_lane_id() */
 };
 
 struct role_link_go {
@@ -521,6 +523,7 @@ struct role_session {
 	uint32_t reason;  /* enum session_reason */
 	uint32_t hid;	  /* outbound; else ROLE_NO_ID */
 	uint32_t inbound, resumed;
+	uint32_t for_ca; /* a question to an authority, and its answer: nothing else */
 	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE]; /* "" if not known (yet) */
 	char address[LIMIT_ADDRESS_SIZE];			      /* the other side's */
 	char cipher[40];
@@ -768,6 +771,12 @@ MUST_CHECK int role_recv(struct chan *c, struct role_msg *ret_m, int *ret_fd);
 
 const char *lane_end_name(uint32_t end);
 const char *link_code_name(uint32_t code);	     /* "denied" */
+/*
+ * link_lane_id() - what people call a lane between hosts, the same at both ends: "5f3a9c01-17", the session's first 32 bits of the exporter
+ * EXPORTER-sealane-lane and the lane's number there, which are the two halves of @link_id. Into @buf of LINK_LANE_ID_SIZE; "" for 0: not known.
+ */
+enum { LINK_LANE_ID_SIZE = 8 + 1 + 10 + 1 };
+char *link_lane_id(char *buf, uint64_t link_id);
 const char *session_reason_name(uint32_t reason); /* "no-certificate" */
 const char *identity_method_name(uint32_t method);
 
