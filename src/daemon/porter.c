@@ -3,7 +3,7 @@
  *
  * It accepts on the control sockets that the broker hands it, asks the kernel who connected (identity.c), reads one message
  * (CTL_CONNECT with a region, or CTL_LISTEN), checks it and the region, and asks the broker (PB_ASK). Joining two ends is
- * porter_lane.c. It decides nothing, never maps a region and never looks at what is in one beside two counters. It must never
+ * porter_lane.c; where a linker is one of them, porter_lend.c. It decides nothing, never maps a region and never looks at what is in one beside two counters. It must never
  * block, open a path, name a socket or start a program; porter_isolate() makes the kernel hold it to that.
  *
  * One epoll set, level-triggered: each event is either used up or ends what it came from. The epoll data is a typed
@@ -47,7 +47,7 @@ enum {
 	ACCEPTS_PER_TURN = 16,
 	/* A control socket for each workload. */
 	SOCKETS = LIMIT_WORKLOADS,
-	/* A control connection or the server's leash, two regions, the bell's end, and one more for what is under way. */
+	/* A control connection, the server's leash, two regions, and one more: the bell's end or what was lent; or what is under way. */
 	FDS_PER_CONN = 5,
 	/* Channel, epoll, standard streams, pidfds and messages' descriptors. */
 	FDS_RESERVED = 64,
@@ -225,7 +225,7 @@ static void porter_pause(struct porter *p, bool pause)
 }
 
 /* May one more connection be taken? Between the two bounds it stays as it is, so that it does not flap. */
-static bool porter_has_room(const struct porter *p)
+bool porter_has_room(const struct porter *p)
 {
 	uint32_t slots = p->table.n_slots - p->table.n_used, margin = p->paused ? 16 : 0;
 	uint64_t fds_used = (uint64_t)p->n_open_sockets + FDS_PER_CONN * (uint64_t)p->table.n_used + FDS_RESERVED;
@@ -431,6 +431,9 @@ static void conn_event(struct porter *p, uint32_t cid)
 	case PORTER_LISTENER:
 		conn_left(p, s);
 		break;
+	case PORTER_LENT:
+		porter_lend_speaks(p, s);
+		break;
 	case PORTER_QUEUED:
 	case PORTER_OFFERED:
 	case PORTER_OPEN:
@@ -507,6 +510,8 @@ static int porter_message(struct porter *p, const struct role_msg *m, int *fd)
 		return porter_listening(p, m->u.id.id);
 	case BP_OFFER:
 		return porter_lane_offer(p, &m->u.offer);
+	case BP_LEND:
+		return porter_lend(p, &m->u.lend);
 	case BP_CUT:
 		porter_lane_cut(p, &m->u.refuse);
 		return 0;
@@ -548,7 +553,7 @@ static void porter_tell_stats(struct porter *p)
 	for (; job->n_askers > 0 && job->at < p->table.n_slots && p->broker.n_queued < CHAN_QUEUE_LOW; job->at++) {
 		const struct porter_slot *s = &p->table.slots[job->at];
 
-		if (s->state != PORTER_OPEN)
+		if (s->state != PORTER_OPEN || s->lent) /* a linker counts itself */
 			continue;
 		m.u.stats = porter_lane_stats(s);
 		porter_send(p, &m, -1);

@@ -1,4 +1,4 @@
-/* Inside the porter: porter.c (loop, control sockets, connections) and porter_lane.c (lanes). One thread. */
+/* Inside the porter: porter.c (loop, control sockets, connections), porter_lane.c (lanes) and porter_lend.c (those with a linker). One thread. */
 #ifndef DAEMON_PORTER_INT_H
 #define DAEMON_PORTER_INT_H
 
@@ -51,7 +51,8 @@ struct porter {
 	bool paused;		  /* no control socket is accepted on */
 	uint64_t paused_until_ns; /* after a failed accept */
 	uint64_t full_warn_at_ns;
-	struct porter_list asking, offering; /* NEW; QUEUED and OFFERED: the first is due first */
+	struct porter_list asking, offering; /* NEW; LENT, QUEUED and OFFERED: the first is due first */
+	bool linker_warned; /* a linker's fault was logged */
 	uint64_t now_ns;
 	struct porter_stats_job stats;
 };
@@ -76,6 +77,9 @@ void porter_say(int sock, uint32_t type, int error, const char *why);
  */
 MUST_CHECK int porter_peer_left(int sock);
 
+/* porter_has_room() - may one more connection be taken, or be made by porter_lend.c? */
+bool porter_has_room(const struct porter *p);
+
 /* In porter_lane.c. */
 
 /* porter_lane_offer() - BP_OFFER: begin a lane. Return: 0, also if it came to nothing (PB_CLOSED told so); -EBADMSG. */
@@ -91,5 +95,30 @@ void porter_lane_refuse_queue(struct porter *p, struct porter_slot *listener);
 /* porter_lane_expire() - end those that were not answered in time. */
 void porter_lane_expire(struct porter *p);
 struct role_stats porter_lane_stats(const struct porter_slot *s);
+
+/* For porter_lend.c, which begins some lanes in another way. */
+
+/* Whoever is offered a lane, or was lent an end of one, has so long. */
+#define PORTER_OFFER_NS UINT64_C(10000000000)
+
+/* porter_lane_queue() - a lane with its name, its region and s->pending: offer it, when it is its turn. It is on no list. */
+void porter_lane_queue(struct porter *p, struct porter_slot *s, struct porter_slot *listener);
+/* porter_lane_offer_on() - bell, leash, and the CTL_OFFER on @sock. Return: 0; negative errno: as if nothing had been done. */
+MUST_CHECK int porter_lane_offer_on(struct porter *p, struct porter_slot *s, int sock);
+/* porter_lane_end() - off its lists, told to the broker, closed. @why: for the client of a lane that never was open; NULL: it left. */
+void porter_lane_end(struct porter *p, struct porter_slot *s, enum lane_end end, int error, const char *why);
+/* porter_lane_unborn() - what was asked for came to nothing: PB_CLOSED. */
+void porter_lane_unborn(struct porter *p, uint64_t lane_id, enum lane_end end, int error);
+/* porter_lane_refuse() - the same, and the asker is told why, and gone. */
+void porter_lane_refuse(struct porter *p, struct porter_slot *s, uint64_t lane_id, enum lane_end end, int error, const char *why);
+
+/* In porter_lend.c. */
+
+/* porter_lend() - BP_LEND. Return: 0, also if it came to nothing (PB_CLOSED told so); -EBADMSG. */
+MUST_CHECK int porter_lend(struct porter *p, const struct role_lend *m);
+/* porter_lend_speaks() - an event on a LENT slot: the linker's first message, or its end. The slot may be gone afterwards. */
+void porter_lend_speaks(struct porter *p, struct porter_slot *s);
+/* porter_lend_fault() - a linker did what ours never does: logged once. */
+void porter_lend_fault(struct porter *p, const char *why);
 
 #endif

@@ -16,7 +16,7 @@
  * talk and that nobody can cut.
  *
  * Every BP_OFFER is answered by exactly one PB_CLOSED, sooner or later, with a PB_OPEN and two PB_KEEP before it if it was open,
- * or nearly so.
+ * or nearly so. Every BP_LEND too, without PB_KEEP.
  *
  * Before this on a lane's way: porter.c. After it: the two libraries, src/client/lane.h.
  */
@@ -32,7 +32,11 @@ enum {
 	/* A server that accepts in a loop answers in microseconds; more in its socket than this gain nothing. */
 	OFFERS_AT_ONCE = 32,
 };
-#define OFFER_NS UINT64_C(10000000000)
+
+static bool is_linker(const struct porter_slot *s, enum porter_side side)
+{
+	return s->lent && s->lent_side == side;
+}
 
 static_assert(offsetof(struct ring_control, n_bytes) == offsetof(struct ring_control, n_records) + 8, "read as one");
 
@@ -71,16 +75,16 @@ static void lane_off_lists(struct porter *p, struct porter_slot *s)
 {
 	struct porter_slot *listener = s->state == PORTER_OPEN ? NULL : porter_table_find(&p->table, s->listener);
 
-	if (s->state == PORTER_QUEUED || s->state == PORTER_OFFERED)
+	if (s->due_ns != 0 && (s->state == PORTER_LENT || s->state == PORTER_QUEUED || s->state == PORTER_OFFERED))
 		TAILQ_REMOVE(&p->offering, s, due);
+	s->due_ns = 0;
 	if (s->state == PORTER_QUEUED && listener)
 		TAILQ_REMOVE(&listener->queue, s, queued);
 	if (s->state == PORTER_OFFERED && listener)
 		listener->n_offered--;
 }
 
-/* @why: for the client of a lane that never was open; NULL: it left. */
-static void lane_end(struct porter *p, struct porter_slot *s, enum lane_end end, int error, const char *why)
+void porter_lane_end(struct porter *p, struct porter_slot *s, enum lane_end end, int error, const char *why)
 {
 	struct porter_slot *listener = s->state == PORTER_OFFERED ? porter_table_find(&p->table, s->listener) : NULL;
 
@@ -126,18 +130,19 @@ static int make_pairs(struct porter_slot *s, int *ret_bell, int *ret_leash)
 
 static struct control_msg lane_msg(const struct porter_slot *s, uint32_t type, uint32_t flags, uint32_t cap_log2)
 {
-	const struct role_offer *o = &s->pending->offer;
+	const struct porter_pending *o = s->pending;
 	struct control_msg m = {
 		.type = type,
 		.version = CONTROL_VERSION,
-		.u.lane = { .lane_id = s->lane_id, .kind = s->kind, .flags = flags, .cap_log2 = cap_log2, .path = "shm" },
+		.u.lane = { .lane_id = s->lane_id, .kind = s->kind, .flags = flags, .cap_log2 = cap_log2 },
 	};
 
+	memcpy(m.u.lane.path, o->path, sizeof(m.u.lane.path));
 	m.u.lane.peer = type == CTL_OFFER ? o->client : o->server;
 	return m;
 }
 
-static int offer_send(struct porter *p, struct porter_slot *listener, struct porter_slot *s)
+int porter_lane_offer_on(struct porter *p, struct porter_slot *s, int sock)
 {
 	struct control_msg m = lane_msg(s, CTL_OFFER, s->flags, s->cap_log2);
 	AUTO_FD bell = -1, leash = -1;
@@ -149,7 +154,7 @@ static int offer_send(struct porter *p, struct porter_slot *listener, struct por
 	if (r == 0) {
 		const int fds[CONTROL_FDS] = { s->regions[PORTER_CLIENT], bell, leash };
 
-		r = control_send(listener->leashes[PORTER_CLIENT], &m, fds);
+		r = control_send(sock, &m, fds);
 	}
 	if (r == 0)
 		return 0;
@@ -168,7 +173,7 @@ static bool is_full(int error)
 /* Return: 0: the next one may be tried; -EAGAIN: not now. */
 static int offer_first(struct porter *p, struct porter_slot *listener, struct porter_slot *s)
 {
-	int r = offer_send(p, listener, s);
+	int r = porter_lane_offer_on(p, s, listener->leashes[PORTER_CLIENT]);
 
 	if (r == 0) {
 		TAILQ_REMOVE(&listener->queue, s, queued);
@@ -179,13 +184,13 @@ static int offer_first(struct porter *p, struct porter_slot *listener, struct po
 	if (r == -EPIPE || r == -ECONNRESET)
 		return -EAGAIN; /* it has gone: its own event says so in a moment */
 	if (!is_full(r)) {
-		lane_end(p, s, LANE_END_NOMEM, r, "the daemon is short of descriptors or memory: try again later");
+		porter_lane_end(p, s, LANE_END_NOMEM, r, "the daemon is short of descriptors or memory: try again later");
 		return 0;
 	}
 	if (listener->n_offered > 0)
 		return -EAGAIN; /* when one of those has its answer */
 	porter_fault(p, listener->lid, PORTER_FAULT_OFFERS, "it does not read the lanes that it is offered");
-	lane_end(p, s, LANE_END_SERVER, -EAGAIN, "the server does not take the lanes that it is offered");
+	porter_lane_end(p, s, LANE_END_SERVER, -EAGAIN, "the server does not take the lanes that it is offered");
 	return 0;
 }
 
@@ -198,28 +203,25 @@ static void offer_next(struct porter *p, struct porter_slot *listener)
 			return;
 }
 
-static void tell_unborn(struct porter *p, uint64_t lane_id, enum lane_end end, int error)
+void porter_lane_unborn(struct porter *p, uint64_t lane_id, enum lane_end end, int error)
 {
 	tell_closed(p, (struct role_stats){ .lane_id = lane_id }, end, error);
 }
 
-static void begin(struct porter *p, struct porter_slot *s, struct porter_slot *listener, const struct role_offer *m)
+void porter_lane_queue(struct porter *p, struct porter_slot *s, struct porter_slot *listener)
 {
-	*s->pending = (struct porter_pending){ .offer = *m, .bell = -1 };
-	s->listener = m->listener;
 	s->state = PORTER_QUEUED;
-	s->due_ns = p->now_ns + OFFER_NS;
-	porter_table_name(&p->table, s, m->lane_id);
+	s->due_ns = p->now_ns + PORTER_OFFER_NS;
 	TAILQ_INSERT_TAIL(&p->offering, s, due);
 	TAILQ_INSERT_TAIL(&listener->queue, s, queued);
 	offer_next(p, listener);
 }
 
-static void refuse_unborn(struct porter *p, struct porter_slot *s, uint64_t lane_id, enum lane_end end, int error, const char *why)
+void porter_lane_refuse(struct porter *p, struct porter_slot *s, uint64_t lane_id, enum lane_end end, int error, const char *why)
 {
 	porter_say(s->leashes[PORTER_CLIENT], CTL_ERROR, error, why);
 	porter_drop(p, s);
-	tell_unborn(p, lane_id, end, error);
+	porter_lane_unborn(p, lane_id, end, error);
 }
 
 int porter_lane_offer(struct porter *p, const struct role_offer *m)
@@ -229,20 +231,23 @@ int porter_lane_offer(struct porter *p, const struct role_offer *m)
 	if (m->lane_id == 0 || porter_table_lane(&p->table, m->lane_id) || (s && s->state == PORTER_ASKED && s->listens))
 		return -EBADMSG;
 	if (!s || s->state != PORTER_ASKED) {
-		tell_unborn(p, m->lane_id, LANE_END_CLIENT, -ECONNRESET);
+		porter_lane_unborn(p, m->lane_id, LANE_END_CLIENT, -ECONNRESET);
 		return 0;
 	}
 	porter_answered(p, s);
 	if (!listener || listener->state != PORTER_LISTENER) {
-		refuse_unborn(p, s, m->lane_id, LANE_END_SERVER, -ECONNREFUSED, "the server has just stopped listening: try again");
+		porter_lane_refuse(p, s, m->lane_id, LANE_END_SERVER, -ECONNREFUSED, "the server has just stopped listening: try again");
 		return 0;
 	}
 	s->pending = malloc(sizeof(*s->pending));
 	if (!s->pending) {
-		refuse_unborn(p, s, m->lane_id, LANE_END_NOMEM, -ENOMEM, "the daemon is out of memory: try again later");
+		porter_lane_refuse(p, s, m->lane_id, LANE_END_NOMEM, -ENOMEM, "the daemon is out of memory: try again later");
 		return 0;
 	}
-	begin(p, s, listener, m);
+	*s->pending = (struct porter_pending){ .client = m->client, .server = m->server, .path = "shm", .bell = -1 };
+	s->listener = m->listener;
+	porter_table_name(&p->table, s, m->lane_id);
+	porter_lane_queue(p, s, listener);
 	return 0;
 }
 
@@ -251,7 +256,7 @@ void porter_lane_refuse_queue(struct porter *p, struct porter_slot *listener)
 	struct porter_slot *s;
 
 	while ((s = TAILQ_FIRST(&listener->queue)))
-		lane_end(p, s, LANE_END_SERVER, -ECONNREFUSED, "the server has just stopped listening: try again");
+		porter_lane_end(p, s, LANE_END_SERVER, -ECONNREFUSED, "the server has just stopped listening: try again");
 }
 
 /* The server's answer. */
@@ -261,7 +266,7 @@ static void tell_open(struct porter *p, const struct porter_slot *s)
 	struct role_msg m = { .type = PB_OPEN, .u.lane_ref = { .lane_id = s->lane_id } };
 
 	porter_send(p, &m, -1);
-	for (uint32_t side = 0; side < PORTER_N_SIDES; side++) {
+	for (uint32_t side = 0; side < PORTER_N_SIDES && !s->lent; side++) {
 		struct role_msg keep = { .type = PB_KEEP, .u.leash = { .lane_id = s->lane_id, .is_server = side == PORTER_SERVER } };
 
 		porter_send(p, &keep, s->leashes[side]);
@@ -279,7 +284,7 @@ static void lane_open(struct porter *p, struct porter_slot *s, uint32_t flags, u
 	r = control_send(s->leashes[PORTER_CLIENT], &m, fds);
 	if (r < 0) {
 		/* Nothing was sent to it before: it is gone, or what is full is not its own. */
-		lane_end(p, s, is_full(r) ? LANE_END_NOMEM : LANE_END_CLIENT, r, is_full(r) ? "the daemon is short of memory" : NULL);
+		porter_lane_end(p, s, is_full(r) ? LANE_END_NOMEM : LANE_END_CLIENT, r, is_full(r) ? "the daemon is short of memory" : NULL);
 		return;
 	}
 	lane_off_lists(p, s);
@@ -299,8 +304,10 @@ static uint32_t server_lid(struct porter *p, const struct porter_slot *s)
 
 static void server_broke(struct porter *p, struct porter_slot *s, enum porter_fault fault, const char *why)
 {
+	if (is_linker(s, PORTER_SERVER))
+		porter_lend_fault(p, why);
 	porter_fault(p, server_lid(p, s), fault, why);
-	lane_end(p, s, LANE_END_SERVER, -ECONNREFUSED, "the server's answer to the offered lane breaks the protocol");
+	porter_lane_end(p, s, LANE_END_SERVER, -ECONNREFUSED, "the server's answer to the offered lane breaks the protocol");
 }
 
 static void on_answer(struct porter *p, struct porter_slot *s, const struct control_msg *m, int *fd)
@@ -311,7 +318,7 @@ static void on_answer(struct porter *p, struct porter_slot *s, const struct cont
 		int error = m->u.error.error;
 
 		/* Its words are not passed on: they are another container's. */
-		lane_end(p, s, LANE_END_SERVER, error < 0 && error > -4096 ? error : -ECONNREFUSED, "the server refused the lane");
+		porter_lane_end(p, s, LANE_END_SERVER, error < 0 && error > -4096 ? error : -ECONNREFUSED, "the server refused the lane");
 	} else if (m->type != CTL_ACCEPT) {
 		server_broke(p, s, PORTER_FAULT_MESSAGE, "it answers an offer with a message that is no answer");
 	} else if (region_check(*fd, m->u.lane.cap_log2, &why) < 0) {
@@ -333,7 +340,9 @@ static void await_answer(struct porter *p, struct porter_slot *s)
 	if (r == 1)
 		on_answer(p, s, &m, &fds[0]);
 	else if (r == 0 || r == -ECONNRESET)
-		lane_end(p, s, LANE_END_SERVER, -ECONNREFUSED, "the server did not take the lane: it has ended or closed it");
+		porter_lane_end(p, s, LANE_END_SERVER, s->lent ? -EHOSTUNREACH : -ECONNREFUSED,
+				s->lent ? "the link to the other host ended before the lane was open: try again" :
+					  "the server did not take the lane: it has ended or closed it");
 	else
 		server_broke(p, s, PORTER_FAULT_MESSAGE, "it answers an offer with a malformed message");
 	for (size_t i = 0; r == 1 && i < CONTROL_FDS; i++)
@@ -349,11 +358,14 @@ static void lane_given_up(struct porter *p, struct porter_slot *s, enum porter_s
 	if (r == 0)
 		return;
 	if (r == 1) {
-		lane_end(p, s, LANE_END_EOF, 0, NULL);
+		porter_lane_end(p, s, LANE_END_EOF, 0, NULL);
 		return;
 	}
-	porter_fault(p, side == PORTER_CLIENT ? s->lid : server_lid(p, s), PORTER_FAULT_MESSAGE, "it says something on a lane's leash");
-	lane_end(p, s, side == PORTER_CLIENT ? LANE_END_CLIENT : LANE_END_SERVER, -EPROTO, NULL);
+	if (is_linker(s, side))
+		porter_lend_fault(p, "it says something on a lane's leash");
+	else
+		porter_fault(p, side == PORTER_CLIENT ? s->lid : server_lid(p, s), PORTER_FAULT_MESSAGE, "it says something on a lane's leash");
+	porter_lane_end(p, s, side == PORTER_CLIENT ? LANE_END_CLIENT : LANE_END_SERVER, -EPROTO, NULL);
 }
 
 void porter_lane_client(struct porter *p, struct porter_slot *s)
@@ -367,9 +379,9 @@ void porter_lane_client(struct porter *p, struct porter_slot *s)
 	r = porter_peer_left(s->leashes[PORTER_CLIENT]);
 	if (r < 0) {
 		porter_fault(p, s->lid, PORTER_FAULT_MESSAGE, "it goes on talking before its lane is open");
-		lane_end(p, s, LANE_END_CLIENT, -EPROTO, "nothing may be said before the lane is open");
+		porter_lane_end(p, s, LANE_END_CLIENT, -EPROTO, "nothing may be said before the lane is open");
 	} else if (r > 0) {
-		lane_end(p, s, LANE_END_CLIENT, -ECONNRESET, NULL);
+		porter_lane_end(p, s, LANE_END_CLIENT, -ECONNRESET, NULL);
 	}
 }
 
@@ -388,11 +400,14 @@ void porter_lane_cut(struct porter *p, const struct role_refuse *m)
 
 	if (!s)
 		return; /* its PB_CLOSED is on its way */
+	/* The client first: where the server is a linker, what that does next must not be quicker than the word to the library. */
+	if (s->state == PORTER_OPEN && s->leashes[PORTER_CLIENT] >= 0 && !is_linker(s, PORTER_CLIENT))
+		porter_say(s->leashes[PORTER_CLIENT], CTL_CUT, error, m->why);
 	if (s->leashes[PORTER_SERVER] >= 0)
 		porter_say(s->leashes[PORTER_SERVER], CTL_CUT, error, m->why);
-	if (s->state == PORTER_OPEN && s->leashes[PORTER_CLIENT] >= 0)
+	if (s->state == PORTER_OPEN && is_linker(s, PORTER_CLIENT))
 		porter_say(s->leashes[PORTER_CLIENT], CTL_CUT, error, m->why);
-	lane_end(p, s, LANE_END_CUT, error, m->why);
+	porter_lane_end(p, s, LANE_END_CUT, error, m->why);
 }
 
 void porter_lane_expire(struct porter *p)
@@ -400,8 +415,11 @@ void porter_lane_expire(struct porter *p)
 	struct porter_slot *s;
 
 	while ((s = TAILQ_FIRST(&p->offering)) && s->due_ns <= p->now_ns) {
-		porter_fault(p, server_lid(p, s), PORTER_FAULT_OFFERS, "it does not answer the lanes that it is offered");
-		lane_end(p, s, LANE_END_SERVER, -ETIMEDOUT, "the server did not take the lane in time: it may hang, or be overloaded");
+		if (s->state == PORTER_LENT)
+			porter_lend_fault(p, "it does not use what it was lent");
+		else
+			porter_fault(p, server_lid(p, s), PORTER_FAULT_OFFERS, "it does not answer the lanes that it is offered");
+		porter_lane_end(p, s, LANE_END_SERVER, -ETIMEDOUT, "the server did not take the lane in time: it may hang, or be overloaded");
 	}
 }
 
@@ -431,7 +449,7 @@ static void adopted_watch(struct porter *p, struct porter_slot *s)
 	if (r == 0 && s->leashes[PORTER_SERVER] >= 0)
 		r = porter_watch(p, PORTER_EVENT_LEASH, cid, s->leashes[PORTER_SERVER]);
 	if (r < 0)
-		lane_end(p, s, LANE_END_NOMEM, r, NULL);
+		porter_lane_end(p, s, LANE_END_NOMEM, r, NULL);
 }
 
 int porter_lane_adopt(struct porter *p, const struct role_leash *m, int *fd)
@@ -447,7 +465,7 @@ int porter_lane_adopt(struct porter *p, const struct role_leash *m, int *fd)
 		/* Nobody would ever end it: better that it ends now. Told twice, once for each end. */
 		if (*fd >= 0)
 			shutdown(*fd, SHUT_RDWR);
-		tell_unborn(p, m->lane_id, LANE_END_NOMEM, -ENOSPC);
+		porter_lane_unborn(p, m->lane_id, LANE_END_NOMEM, -ENOSPC);
 		return 0;
 	}
 	if (!s->adopting || s->leashes[side] >= 0)

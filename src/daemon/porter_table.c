@@ -24,6 +24,7 @@ static void slot_close(struct porter_slot *s)
 		fd_cleanup(&s->leashes[side]);
 		fd_cleanup(&s->regions[side]);
 	}
+	fd_cleanup(&s->lent_fd);
 	if (s->pending)
 		fd_cleanup(&s->pending->bell);
 	free(s->pending);
@@ -61,6 +62,7 @@ struct porter_slot *porter_table_take(struct porter_table *t)
 				   .lid = ROLE_NO_ID,
 				   .at = GATE_NO_INDEX,
 				   .leashes = { -1, -1 },
+				   .lent_fd = -1,
 				   .regions = { -1, -1 } };
 	TAILQ_INIT(&s->queue);
 	return s;

@@ -19,20 +19,24 @@
  *   ASKED     the broker's answer is awaited; the client's region is held and checked. Nothing more may come from the peer.
  *             Left by BP_OFFER (-> QUEUED), BP_LISTENING (-> LISTENER), BP_REFUSE and a hang-up (-> FREE).
  *   LISTENER  takes offers; others find it by its cid alone, so it may go at any time.
+ *   LENT      the client's end is a linker's (BP_LEND): its CTL_CONNECT is awaited, until the deadline. The lane has its name.
+ *             Left by that message (-> QUEUED) and by whatever ends a lane (-> FREE).
  *   QUEUED    a lane that waits for room at its listener: on the listener's queue and the list of deadlines.
  *             Left by porter_lane_offer_next() (-> OFFERED) and by whatever ends a lane (-> FREE).
- *   OFFERED   CTL_OFFER was sent: the server's answer on the leash is awaited until the deadline.
+ *   OFFERED   CTL_OFFER was sent: the server's answer on the leash is awaited until the deadline; a linker's (BP_LEND) until the
+ *             broker's word, and it is on no list.
  *             Left by CTL_ACCEPT (-> OPEN) and by whatever ends a lane (-> FREE).
  *   OPEN      both ends have all they need; only the leashes are watched. Adopted lanes begin here.
  *             Left when one side gives it up and by BP_CUT (-> FREE).
  */
-enum porter_state { PORTER_FREE, PORTER_NEW, PORTER_ASKED, PORTER_LISTENER, PORTER_QUEUED, PORTER_OFFERED, PORTER_OPEN };
+enum porter_state { PORTER_FREE, PORTER_NEW, PORTER_ASKED, PORTER_LISTENER, PORTER_LENT, PORTER_QUEUED, PORTER_OFFERED, PORTER_OPEN };
 
 enum porter_side { PORTER_CLIENT, PORTER_SERVER, PORTER_N_SIDES };
 
 /* What is needed until a lane is open. */
 struct porter_pending {
-	struct role_offer offer;
+	struct control_identity client, server;
+	char path[sizeof(((struct control_lane *)0)->path)]; /* what the two are told */
 	int bell; /* the client's end, owned; -1 */
 };
 
@@ -46,6 +50,9 @@ struct porter_slot {
 	bool unanswered; /* it is counted there */
 	bool adopting;	 /* OPEN, but only one of its leashes was told of yet: neither is watched */
 	bool listens;	 /* it asked for CTL_LISTEN */
+	bool lent;	 /* a linker has the end lent_side (porter_lend.c) */
+	enum porter_side lent_side;
+	int lent_fd; /* owned: our end of what was lent of the server's side; its closing tells the linker that the lane is over; -1 */
 	struct identity who; /* as of accept() */
 	enum identity_method method;
 	int error; /* the kernel could not say who it is */
@@ -53,8 +60,8 @@ struct porter_slot {
 	int leashes[PORTER_N_SIDES]; /* owned; the client's is its control connection (a listener's too) */
 	int regions[PORTER_N_SIDES]; /* owned memfds, checked; -1 */
 	uint64_t lane_id;
-	struct porter_pending *pending; /* owned; QUEUED and OFFERED */
-	uint32_t listener;		/* QUEUED, OFFERED: its cid */
+	struct porter_pending *pending; /* owned; LENT, QUEUED and OFFERED */
+	uint32_t listener;		/* LENT, QUEUED, OFFERED: its cid; ROLE_NO_ID: a linker is the server */
 	/* LISTENER */
 	struct porter_list queue; /* QUEUED lanes */
 	uint32_t n_offered;	  /* offers without an answer */
