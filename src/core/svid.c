@@ -3,7 +3,8 @@
  * one element off its front and nothing ever looks outside of a window. RFC 5280, section 4.1, says in which order they come:
  *
  *   Certificate { TBSCertificate { [0] version, serialNumber, signature, issuer, validity { notBefore, notAfter },
- *                                  subject, subjectPublicKeyInfo { algorithm, BIT STRING }, ... [3] extensions }, ... }
+ *                                  subject, subjectPublicKeyInfo { algorithm, BIT STRING }, ... [3] extensions },
+ *                 signatureAlgorithm, BIT STRING }
  *
  * Nothing recurses and every loop takes at least two bytes a turn. Lengths have at most three bytes here, since a certificate
  * has at most SVID_DER_MAX.
@@ -208,12 +209,29 @@ static bool read_extensions(struct der tbs, char ret[LIMIT_SPIFFE_ID_SIZE])
 	return true;
 }
 
+/* @signed_: from the tag of TBSCertificate on. A signature that is no P-256 one leaves signature_size 0: no root of ours made it. */
+static void read_signature(struct der rest, const uint8_t *signed_, struct svid *s)
+{
+	struct der bits;
+
+	sha256(s->digest, signed_, (size_t)(rest.p - signed_));
+	if (!der_skip(&rest) || !der_want(&rest, TAG_BITS, &bits) || bits.n < 2 || bits.n > 1 + SVID_SIGNATURE_SIZE || bits.p[0] != 0)
+		return;
+	s->signature_size = (uint8_t)(bits.n - 1);
+	memcpy(s->signature, bits.p + 1, bits.n - 1);
+}
+
 static bool read_certificate(struct der d, struct svid *s)
 {
 	struct der certificate, tbs, validity;
+	const uint8_t *signed_;
 
-	if (!der_want(&d, TAG_SEQUENCE, &certificate) || !der_want(&certificate, TAG_SEQUENCE, &tbs))
+	if (!der_want(&d, TAG_SEQUENCE, &certificate))
 		return false;
+	signed_ = certificate.p;
+	if (!der_want(&certificate, TAG_SEQUENCE, &tbs))
+		return false;
+	read_signature(certificate, signed_, s);
 	if (tbs.n > 0 && tbs.p[0] == TAG_VERSION && !der_skip(&tbs))
 		return false;
 	return read_serial(&tbs, s->serial) && der_skip(&tbs) && der_skip(&tbs) && der_want(&tbs, TAG_SEQUENCE, &validity) &&
@@ -228,20 +246,40 @@ static const char *find(const char *text, size_t size, const char *what)
 	return memmem(text, size, what, strlen(what));
 }
 
+static const char g_begin[] = "-----BEGIN CERTIFICATE-----", g_end[] = "-----END CERTIFICATE-----";
+
+/* Where the first certificate's text begins and ends, between the two lines. */
+static bool first_text(const char *pem, size_t size, const char **ret_from, const char **ret_to)
+{
+	const char *from = find(pem, size, g_begin), *to;
+
+	if (!from)
+		return false;
+	from += sizeof(g_begin) - 1;
+	to = find(from, size - (size_t)(from - pem), g_end);
+	if (!to)
+		return false;
+	*ret_from = from;
+	*ret_to = to;
+	return true;
+}
+
+const char *svid_rest(const char *pem, size_t size)
+{
+	const char *from, *to;
+
+	return first_text(pem, size, &from, &to) ? to + sizeof(g_end) - 1 : NULL;
+}
+
 /* The first certificate of @pem. Return: its size in @ret of SVID_DER_MAX, or -EINVAL. */
 static ssize_t first_der(uint8_t *ret, const char *pem, size_t size)
 {
-	static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
-	const char *from = find(pem, size, begin), *to;
+	const char *from, *to;
 	char text[(SVID_DER_MAX + 2) / 3 * 4];
 	size_t n = 0;
 	ssize_t r;
 
-	if (!from)
-		return -EINVAL;
-	from += sizeof(begin) - 1;
-	to = find(from, size - (size_t)(from - pem), end);
-	if (!to)
+	if (!first_text(pem, size, &from, &to))
 		return -EINVAL;
 	for (const char *p = from; p < to; p++) {
 		if (*p == '\n' || *p == '\r' || *p == ' ' || *p == '\t')

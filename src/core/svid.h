@@ -1,6 +1,6 @@
 /*
- * What a certificate says of itself, as far as the broker has to know: whose it is, until when, its number, its key. The first
- * certificate of a PEM text, read without any library and without believing a word: signatures, chains and fitness for TLS are
+ * What a certificate says of itself, as far as the broker has to know: whose it is, until when, its number, its key, and what of it is signed.
+ * The first certificate of a PEM text, read without any library and without believing a word: signatures, chains and fitness for TLS are
  * the linker's and the signer's to check (link/pki.h). And the SPIFFE IDs of hosts.
  *
  * Trust: hostile; fuzzed (tests/fuzz/fuzz_pem.c). No I/O.
@@ -13,6 +13,7 @@
 enum {
 	SVID_SERIAL_SIZE = 2 * 20 + 1, /* RFC 5280: at most 20 bytes */
 	SVID_POINT_SIZE = 65,	       /* an uncompressed P-256 point */
+	SVID_SIGNATURE_SIZE = 80, /* of ECDSA on P-256, DER */
 	SVID_DER_MAX = 16 << 10,
 };
 
@@ -21,10 +22,16 @@ struct svid {
 	char serial[SVID_SERIAL_SIZE];	      /* hexadecimal, lower case, without leading zero bytes */
 	int64_t not_before, not_after;	      /* Unix seconds */
 	uint8_t point[SVID_POINT_SIZE];	      /* all zero if its key is another kind */
+	uint8_t digest[32];		      /* SHA-256 of what is signed */
+	uint8_t signature[SVID_SIGNATURE_SIZE];
+	uint8_t signature_size;		      /* 0: it has none, or one of another kind */
 };
 
 /* svid_read() - Return: 0 or -EINVAL: no certificate in form. */
 MUST_CHECK int svid_read(struct svid *ret, const char *pem, size_t size);
+
+/* svid_rest() - what follows the first certificate of @pem; NULL: it holds none. */
+const char *svid_rest(const char *pem, size_t size);
 
 /* svid_fingerprint() - SHA-256 of the first certificate's DER. Return: 0 or -EINVAL. */
 MUST_CHECK int svid_fingerprint(uint8_t ret[32], const char *pem, size_t size);

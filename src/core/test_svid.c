@@ -55,6 +55,10 @@ static void test_read(void **unused)
 	assert_int_equal(s.point[64], 0x8c);
 	assert_int_equal(svid_fingerprint(print, g_web, sizeof(g_web) - 1), 0);
 	assert_string_equal(hex_encode(hex, print, 32), "1ef5a9b3138a8898b5ed8a60a272bdda26ed6e8acd6382d5b9efc50934e411a8");
+	/* What is signed, from the inner SEQUENCE's tag on, and by what. */
+	assert_string_equal(hex_encode(hex, s.digest, 32), "e79d83f6e1d71b66ccef4bd542c99acef7a8b35ceb41fbbc6d60bae6eb0353c9");
+	assert_int_equal(s.signature_size, 71);
+	assert_memory_equal(s.signature, ((const uint8_t[]){ 0x30, 0x45, 0x02 }), 3);
 }
 
 static void test_other_kinds(void **unused)
@@ -66,6 +70,7 @@ static void test_other_kinds(void **unused)
 	assert_string_equal(s.serial, "53283e2a2ab45914b149f08484e66d496026a9aa");
 	assert_int_equal(s.not_after, 4948876475);
 	assert_int_equal(s.point[0], 0);
+	assert_int_equal(s.signature_size, 0); /* too long for P-256 */
 }
 
 static void test_text_around(void **unused)
@@ -76,6 +81,24 @@ static void test_text_around(void **unused)
 
 	assert_int_equal(svid_read(&s, text, (size_t)n), 0);
 	assert_string_equal(s.serial, "c0ffee1234");
+}
+
+/* One after another, until there is none. */
+static void test_rest(void **unused)
+{
+	char text[4096];
+	size_t n = (size_t)snprintf(text, sizeof(text), "%s%s", g_web, g_other);
+	const char *at = svid_rest(text, n);
+	struct svid s;
+
+	assert_non_null(at);
+	assert_int_equal(svid_read(&s, at, n - (size_t)(at - text)), 0);
+	assert_string_equal(s.serial, "53283e2a2ab45914b149f08484e66d496026a9aa");
+	at = svid_rest(at, n - (size_t)(at - text));
+	assert_non_null(at);
+	assert_null(svid_rest(at, n - (size_t)(at - text)));
+	assert_null(svid_rest(text, n / 4));
+	assert_null(svid_rest("", 0));
 }
 
 static void test_cut(void **unused)
@@ -138,6 +161,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_read),	cmocka_unit_test(test_other_kinds), cmocka_unit_test(test_text_around),
 		cmocka_unit_test(test_cut),	cmocka_unit_test(test_changed),	    cmocka_unit_test(test_ids),
+		cmocka_unit_test(test_rest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

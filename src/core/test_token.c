@@ -160,6 +160,19 @@ static void test_bad_tokens(void **unused)
 	assert_string_equal(back.host, "untouched");
 }
 
+/* printf 'sealane join token v1\0' and 16 bytes of 0x42, through sha256sum. */
+static void test_known(void **unused)
+{
+	uint8_t secret[TOKEN_SECRET_SIZE];
+	struct token_known k;
+	char hex[65];
+
+	memset(secret, 0x42, sizeof(secret));
+	token_known(&k, secret);
+	assert_string_equal(hex_encode(hex, &k, sizeof(k)), "10b0a22f5b0bb45033478b53a9f6b22263a00752fc8e753a6b02bb03f42190ac");
+	assert_string_equal(hex_encode(hex, k.id, sizeof(k.id)), "10b0a22f5b0bb45033478b53a9f6b222");
+}
+
 static void test_addresses(void **unused)
 {
 	static const char *const good[] = { "10.0.0.1:7443", "255.255.255.255:1", "[fd00::1]:65535", "[::]:7443" };
@@ -176,7 +189,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sha256), cmocka_unit_test(test_hmac),	  cmocka_unit_test(test_base64), cmocka_unit_test(test_hex),
-		cmocka_unit_test(test_token),  cmocka_unit_test(test_bad_tokens), cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_token),  cmocka_unit_test(test_bad_tokens), cmocka_unit_test(test_addresses), cmocka_unit_test(test_known),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

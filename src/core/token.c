@@ -3,6 +3,7 @@
 #include "base/address.h"
 #include "core/base64.h"
 #include "core/name.h"
+#include "core/sha256.h"
 
 static const char g_prefix[] = "sl1.";
 
@@ -23,6 +24,15 @@ char *token_format(char *ret, const struct token *t)
 	memcpy(ret, g_prefix, sizeof(g_prefix) - 1);
 	base64_encode(ret + sizeof(g_prefix) - 1, bytes, used, BASE64_URL);
 	return ret;
+}
+
+void token_known(struct token_known *ret, const uint8_t secret[TOKEN_SECRET_SIZE])
+{
+	uint8_t both[SHA256_SIZE];
+
+	sha256_labelled(both, "sealane join token v1", secret, TOKEN_SECRET_SIZE);
+	memcpy(ret->id, both, sizeof(ret->id));
+	memcpy(ret->key, both + sizeof(ret->id), sizeof(ret->key));
 }
 
 bool address_is_valid(const char *s)

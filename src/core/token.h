@@ -12,6 +12,8 @@
 enum {
 	TOKEN_ROOT_SIZE = 32,
 	TOKEN_SECRET_SIZE = 16,
+	TOKEN_ID_SIZE = 16,
+	TOKEN_KEY_SIZE = 16,
 	TOKEN_BYTES_MAX = TOKEN_ROOT_SIZE + TOKEN_SECRET_SIZE + LIMIT_ADDRESS_SIZE + LIMIT_NAME_SIZE,
 	TOKEN_TEXT_SIZE = 4 + (TOKEN_BYTES_MAX + 2) / 3 * 4 + 1,
 };
@@ -28,6 +30,19 @@ char *token_format(char *ret, const struct token *t);
 
 /* token_parse() - blanks around it are left out of account. Return: 0 or -EINVAL. */
 MUST_CHECK int token_parse(struct token *ret, const char *text);
+
+/*
+ * What a secret is known by: the secret itself goes nowhere. The authority keeps both halves, so whoever reads its book may use what is open;
+ * with an id alone nobody may.
+ */
+struct token_known {
+	uint8_t id[TOKEN_ID_SIZE];   /* said in the open */
+	uint8_t key[TOKEN_KEY_SIZE]; /* of the codes by which question and answer are proven (HMAC-SHA256) */
+};
+static_assert(sizeof(struct token_known) == 32, "a SHA-256, and nothing between");
+
+/* token_known() - SHA-256 over a label and the secret. */
+void token_known(struct token_known *ret, const uint8_t secret[TOKEN_SECRET_SIZE]);
 
 /* address_is_valid() - as address_parse() takes it (base/address.h), and not too long. */
 bool address_is_valid(const char *s);

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "core/svid.h"
 #include "link/remote_key.h"
 #include "link/test_pki_util.h"
 
@@ -258,6 +259,37 @@ static void test_issue(void **state)
 	assert_string_equal(i.host, "a");
 	test_svid_free(&s);
 	test_root_free(&other);
+}
+
+static bool is_signed_by(X509 *cert, EVP_PKEY *key)
+{
+	STACK_OF(X509) *one = sk_X509_new_null();
+	struct svid s;
+	char *pem;
+	bool yes;
+
+	sk_X509_push(one, cert);
+	assert_int_equal(pki_to_pem(&pem, one), 0);
+	assert_int_equal(svid_read(&s, pem, strlen(pem)), 0);
+	assert_int_not_equal(s.signature_size, 0);
+	yes = pki_verify(key, s.digest, s.signature, s.signature_size) == 0;
+	sk_X509_free(one);
+	free(pem);
+	return yes;
+}
+
+/* What the reader without a library takes for signed is what OpenSSL signed. */
+static void test_signed_parts(void **state)
+{
+	struct test_svid s = test_service(&g_root, "default", "redis");
+	struct test_root other = test_root_make();
+
+	assert_true(is_signed_by(s.cert, g_root.key));
+	assert_true(is_signed_by(g_root.cert, g_root.key));
+	assert_false(is_signed_by(s.cert, other.key));
+	assert_false(is_signed_by(other.cert, g_root.key));
+	test_root_free(&other);
+	test_svid_free(&s);
 }
 
 static void test_issue_unsound(void **state)
@@ -623,7 +655,7 @@ static void test_remote_key(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_ids), TEST(test_keys), TEST(test_key_pem), TEST(test_root), TEST(test_issue), TEST(test_issue_unsound),
+		TEST(test_ids), TEST(test_keys), TEST(test_key_pem), TEST(test_root), TEST(test_issue), TEST(test_signed_parts), TEST(test_issue_unsound),
 		TEST(test_identity_odd), TEST(test_identity_values), TEST(test_pem), TEST(test_remote_handshake), TEST(test_remote_key),
 	};
 
