@@ -49,6 +49,8 @@ enum {
 #define CONNECT_NS (5000 * MS_NS)
 #define HANDSHAKE_NS (5000 * MS_NS)
 #define SILENCE_NS (5000 * MS_NS)
+/* Nothing heard for so long: it is asked before a client's bytes go out. A round trip, after a pause in which nobody counted on speed. */
+#define QUIET_NS (2000 * MS_NS)
 /* A question to an authority, with its answer. */
 #define QUESTION_NS (30000 * MS_NS)
 

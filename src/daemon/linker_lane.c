@@ -68,14 +68,22 @@ static void lane_dequeue(struct linker *k, struct llane *l)
 	l->in_ready = l->in_paused = false;
 }
 
+/*
+ * Not a byte for a host that has not proven to be the one for it. And none for a session that may be dead without anybody knowing: until it has
+ * answered OPEN the client can still be tried at another host (llane_recall()).
+ */
+static bool lane_may_send_ahead(const struct linker *k, const struct llane *l)
+{
+	return session_has_proof(l->session, l->destination) && k->now_ns - l->session->heard_ns < QUIET_NS;
+}
+
 void llane_offer(struct linker *k, struct llane *l)
 {
 	if (l->in_ready || l->in_paused || !l->ready || l->fin_sent || l->flow.send == 0)
 		return;
 	if (l->state != LANE_OPENING && l->state != LANE_OPEN)
 		return;
-	/* Not a byte for a host that has not proven to be the one for it. */
-	if (l->state == LANE_OPENING && !session_has_proof(l->session, l->destination))
+	if (l->state == LANE_OPENING && !lane_may_send_ahead(k, l))
 		return;
 	l->in_ready = true;
 	TAILQ_INSERT_TAIL(&l->session->ready, l, queue);

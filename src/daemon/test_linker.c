@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
@@ -449,6 +450,32 @@ static void test_nobody_listens(void **state)
 	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_LOST);
 	close(fd);
 	close(client);
+}
+
+/* A session that nothing was heard from for a while may be dead: until it has answered, the client's bytes stay where they are. */
+static void test_a_quiet_session_is_asked_first(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b); /* from now on the host has proven the service */
+	struct role_msg m = { .type = BL_RECALL };
+	AUTO_FD back = -1;
+	uint64_t id;
+	int client;
+
+	kill(b->sides[BED_B].pid, SIGSTOP);
+	poll(NULL, 0, 2300);
+	client = bed_carry(b, BED_REDIS, &id);
+	put(client, "hello", 5);
+	poll(NULL, 0, 200);
+	m.u.lane_ref.lane_id = id;
+	bed_tell(b, BED_A, &m, -1);
+	m = bed_hear(b, BED_A, LB_FAILED, &back);
+	assert_int_equal(m.u.link_failed.lane_id, id);
+	assert_true(back >= 0);
+	expect(back, "hello");
+	kill(b->sides[BED_B].pid, SIGCONT);
+	close(client);
+	bed_lane_close(&l);
 }
 
 static void test_cut(void **state)
@@ -911,6 +938,7 @@ int main(int argc, char **argv)
 		TEST(test_refused_lanes),
 		TEST(test_refused_after_the_proof),
 		TEST(test_nobody_listens),
+		TEST(test_a_quiet_session_is_asked_first),
 		TEST(test_cut),
 		TEST(test_limit),
 		TEST(test_stats),
