@@ -190,14 +190,18 @@ static bool read_host(struct entry *e, const json_t *o)
 	       (e->address[0] == '\0' || address_parse(e->address, &a, &size) == 0);
 }
 
+/* As what hosts announce: without the member it is the socket alone that is up. */
 static bool read_service(struct entry *e, const json_t *o)
 {
+	char kinds[OFFER_KINDS_SIZE];
 	json_int_t lanes;
 
-	if (!get_bool(o, "up", false, &e->up) || !get_number(o, "lanes", false, 0, UINT32_MAX, &lanes))
+	if (!get_bool(o, "up", false, &e->up) || !get_number(o, "lanes", false, 0, UINT32_MAX, &lanes) ||
+	    !get_text(o, "kinds", true, kinds, sizeof(kinds)))
 		return false;
 	e->lanes = (uint32_t)lanes;
-	return true;
+	e->kinds = e->up ? OFFER_SOCKET : 0;
+	return !kinds[0] || (e->up && offer_kinds_parse(kinds, &e->kinds) == 0);
 }
 
 static bool read_limits(struct intention_limits *ret, const json_t *o)
@@ -284,6 +288,15 @@ static json_t *write_intention(const struct entry *e)
 			 (json_int_t)i->expires_unix_s, "by", e->by);
 }
 
+static json_t *write_service(const struct entry *e)
+{
+	char kinds[OFFER_KINDS_SIZE];
+
+	if (!e->up || e->kinds == OFFER_SOCKET)
+		return json_pack("{s:b,s:I}", "up", e->up, "lanes", (json_int_t)e->lanes);
+	return json_pack("{s:b,s:I,s:s}", "up", e->up, "lanes", (json_int_t)e->lanes, "kinds", offer_kinds_format(kinds, e->kinds));
+}
+
 static json_t *write_value(const struct entry *e)
 {
 	switch (e->kind) {
@@ -292,7 +305,7 @@ static json_t *write_value(const struct entry *e)
 	case ENTRY_HOST:
 		return json_pack("{s:s}", "address", e->address);
 	case ENTRY_SERVICE:
-		return json_pack("{s:b,s:I}", "up", e->up, "lanes", (json_int_t)e->lanes);
+		return write_service(e);
 	case ENTRY_INTENTION:
 		return write_intention(e);
 	default:

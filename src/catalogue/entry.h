@@ -7,6 +7,7 @@
 #ifndef CATALOGUE_ENTRY_H
 #define CATALOGUE_ENTRY_H
 
+#include "core/announce.h"
 #include "core/policy.h"
 
 enum { ENTRY_ID_SIZE = 256, ENTRY_EPOCH_SIZE = 33, ENTRY_BY_SIZE = 160 };
@@ -35,6 +36,7 @@ struct entry {
 	/* from the value */
 	char address[LIMIT_ADDRESS_SIZE]; /* ENTRY_HOST; "": it takes no links */
 	bool up;
+	unsigned kinds; /* ENTRY_SERVICE: enum offer_kind, as in struct announced */
 	uint32_t lanes;
 	struct intention intention; /* origin and where are filled in when it is read */
 	struct entry_epoch epoch;

@@ -17,10 +17,41 @@ static int number_parse(const char *s, uint32_t *ret)
 	return 0;
 }
 
+char *offer_kinds_format(char *buf, unsigned kinds)
+{
+	snprintf(buf, OFFER_KINDS_SIZE, "%s%s%s%s%s", kinds & OFFER_SOCKET ? "socket" : "",
+		 kinds & OFFER_SOCKET && kinds & (OFFER_STREAMS | OFFER_MESSAGES) ? "," : "", kinds & OFFER_STREAMS ? "streams" : "",
+		 kinds & OFFER_STREAMS && kinds & OFFER_MESSAGES ? "," : "", kinds & OFFER_MESSAGES ? "messages" : "");
+	return buf;
+}
+
+int offer_kinds_parse(const char *text, unsigned *ret)
+{
+	char buf[OFFER_KINDS_SIZE];
+
+	for (unsigned kinds = 1; kinds <= OFFER_KINDS_ALL; kinds++)
+		if (strcmp(text, offer_kinds_format(buf, kinds)) == 0) {
+			*ret = kinds;
+			return 0;
+		}
+	return -EBADMSG;
+}
+
+/* @kinds: NULL: none were said. */
+static int line_kinds(const char *kinds, struct announced *ret)
+{
+	ret->kinds = ret->up ? OFFER_SOCKET : 0;
+	if (!kinds)
+		return 0;
+	if (!ret->up || offer_kinds_parse(kinds, &ret->kinds) < 0 || ret->kinds == OFFER_SOCKET) /* one text for one meaning */
+		return -EBADMSG;
+	return 0;
+}
+
 /* @line: without its newline, of @n bytes, not terminated. */
 static int line_parse(const char *line, size_t n, struct announced *ret)
 {
-	char copy[ANNOUNCE_LINE_SIZE], *state, *lanes;
+	char copy[ANNOUNCE_LINE_SIZE], *state, *lanes, *kinds;
 
 	if (n >= sizeof(copy) || memchr(line, '\0', n))
 		return -EBADMSG;
@@ -32,11 +63,16 @@ static int line_parse(const char *line, size_t n, struct announced *ret)
 		return -EBADMSG;
 	*state++ = '\0';
 	*lanes++ = '\0';
+	kinds = strchr(lanes, ' ');
+	if (kinds)
+		*kinds++ = '\0';
 	*ret = (struct announced){ .up = strcmp(state, "up") == 0 };
 	if (!ret->up && strcmp(state, "down") != 0)
 		return -EBADMSG;
 	/* "name" alone would be in whose namespace? */
 	if (!strchr(copy, '/') || service_name_parse(&ret->service, copy, "") < 0)
+		return -EBADMSG;
+	if (line_kinds(kinds, ret) < 0)
 		return -EBADMSG;
 	return number_parse(lanes, &ret->lanes);
 }
@@ -109,5 +145,9 @@ const struct announced *announce_find(const struct announced *list, size_t n, co
 
 size_t announce_format(char *buf, const struct announced *a)
 {
-	return (size_t)snprintf(buf, ANNOUNCE_LINE_SIZE, "%s/%s %s %u\n", a->service.ns, a->service.name, a->up ? "up" : "down", a->lanes);
+	bool more = a->up && a->kinds != OFFER_SOCKET;
+	char kinds[OFFER_KINDS_SIZE];
+
+	return (size_t)snprintf(buf, ANNOUNCE_LINE_SIZE, "%s/%s %s %u%s%s\n", a->service.ns, a->service.name, a->up ? "up" : "down", a->lanes,
+				more ? " " : "", more ? offer_kinds_format(kinds, a->kinds) : "");
 }

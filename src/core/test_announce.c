@@ -33,6 +33,13 @@ static void a_list_is_read(void **state)
 	assert_int_equal(announce_find(list, n, &redis)->lanes, 7);
 	assert_false(announce_find(list, n, &db)->up);
 	assert_null(announce_find(list, n, &none));
+	assert_int_equal(announce_find(list, n, &redis)->kinds, OFFER_SOCKET);
+	assert_int_equal(announce_find(list, n, &db)->kinds, 0);
+	free(list);
+	assert_int_equal(parse("default/redis up 7 socket,messages\nprod/db up 0 streams\nprod/redis up 1 socket,streams,messages\n", &list, &n), 0);
+	assert_int_equal(announce_find(list, n, &redis)->kinds, OFFER_SOCKET | OFFER_MESSAGES);
+	assert_int_equal(announce_find(list, n, &db)->kinds, OFFER_STREAMS);
+	assert_int_equal(announce_find(list, n, &none)->kinds, OFFER_KINDS_ALL);
 	free(list);
 	assert_int_equal(parse("", &list, &n), 0);
 	assert_int_equal(n, 0);
@@ -42,7 +49,7 @@ static void a_list_is_read(void **state)
 
 static void what_is_written_is_read(void **state)
 {
-	struct announced a = { .service = name("a-b/c9"), .up = true, .lanes = 4294967295u }, *list;
+	struct announced a = { .service = name("a-b/c9"), .up = true, .lanes = 4294967295u, .kinds = OFFER_KINDS_ALL }, *list;
 	char line[ANNOUNCE_LINE_SIZE];
 	size_t size, n;
 
@@ -52,7 +59,7 @@ static void what_is_written_is_read(void **state)
 	assert_true(size < sizeof(line));
 	assert_int_equal(announce_parse(line, size, &list, &n), 0);
 	assert_int_equal(n, 1);
-	assert_true(service_name_equal(&list->service, &a.service) && list->up && list->lanes == a.lanes);
+	assert_true(service_name_equal(&list->service, &a.service) && list->up && list->lanes == a.lanes && list->kinds == a.kinds);
 	free(list);
 }
 
@@ -64,6 +71,9 @@ static void all_else_is_refused(void **state)
 		"default/redis UP 7\n", "default/redis maybe 7\n", "default/Redis up 7\n", "/redis up 7\n", "default/ up 7\n",
 		"default/redis/x up 7\n", "default/* up 7\n", "default/redis up 7\r\n", "default/redis up 7\n\n",
 		"default/redis up 7\ndefault/redis down 7\n", "default/redis up 7\ngarbage", "default/redis up \n",
+		"default/redis up 7 socket\n", "default/redis up 7 messages,socket\n", "default/redis up 7 \n", "default/redis up 7 socket,\n",
+		"default/redis up 7 ,messages\n", "default/redis up 7 fanout\n", "default/redis down 7 messages\n", "default/redis up 7 messages 1\n",
+		"default/redis up 7 streams,streams\n", "default/redis up 7  messages\n", "default/redis up 7 messages,\n",
 	};
 	static const char zero[] = "default/redis\0x up 7\n";
 	struct announced *list;

@@ -125,7 +125,7 @@ static void arm_policy(struct broker *b);
 
 static struct announced announced_of(const struct entry *e)
 {
-	return (struct announced){ .service = e->service, .up = e->up, .lanes = e->lanes };
+	return (struct announced){ .service = e->service, .up = e->up, .kinds = e->kinds, .lanes = e->lanes };
 }
 
 static void list_service(struct broker *b, const struct entry *e)
@@ -201,7 +201,7 @@ static bool is_news(const struct catalogue_item *i, const char *value)
 	struct entry was, is;
 
 	return i->kind != ENTRY_SERVICE || !i->value || entry_parse(&was, i->key, i->value) < 0 || entry_parse(&is, i->key, value) < 0 ||
-	       was.up != is.up;
+	       was.kinds != is.kinds;
 }
 
 static void put(struct broker *b, const char *key, const char *value, enum entry_kind kind)

@@ -42,7 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (size_t i = 0; i < n; i++) {
 		const struct announced *a = announce_find(list, n, &again[i].service);
 
-		require(a && a->up == again[i].up && a->lanes == again[i].lanes);
+		require(a && a->up == again[i].up && a->lanes == again[i].lanes && a->kinds == again[i].kinds);
+		require(a->up == (a->kinds != 0) && !(a->kinds & ~(unsigned)OFFER_KINDS_ALL));
 		require(label_is_valid(a->service.ns) && label_is_valid(a->service.name));
 	}
 	free(text);

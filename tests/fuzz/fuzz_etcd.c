@@ -51,7 +51,7 @@ static void check_entry(const char *key, const char *value, size_t size)
 		must(e.intention.origin == INTENTION_FROM_CLUSTER && e.intention.where[0], "an intention does not say where it is from");
 	must(entry_format_value(value_again, &e) == 0, "what was read cannot be written");
 	must(entry_parse(&again, key_again, value_again) == 0, "what was written cannot be read");
-	must(again.kind == e.kind && strcmp(again.address, e.address) == 0 && again.up == e.up && again.lanes == e.lanes &&
+	must(again.kind == e.kind && strcmp(again.address, e.address) == 0 && again.up == e.up && again.lanes == e.lanes && again.kinds == e.kinds &&
 		     memcmp(&again.epoch, &e.epoch, sizeof(e.epoch)) == 0 && same_intention(&again.intention, &e.intention) &&
 		     strcmp(again.by, e.by) == 0,
 	     "what was written is read as something else");
