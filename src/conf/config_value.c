@@ -384,15 +384,33 @@ static bool duration_parse(const char *s, double *ret_s)
 	return true;
 }
 
+/* As people write it: "30d", "1h", "10m", "0.1s". */
+static const char *duration_text(char buf[24], double s)
+{
+	static const struct {
+		double factor;
+		char letter;
+	} units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+		if (s >= units[i].factor && s == units[i].factor * (double)(uint64_t)(s / units[i].factor)) {
+			snprintf(buf, 24, "%g%c", s / units[i].factor, units[i].letter);
+			return buf;
+		}
+	snprintf(buf, 24, "%gs", s);
+	return buf;
+}
+
 int config_read_duration(struct loader *l, const struct conf_node *n, double min_s, double max_s, double *ret_s)
 {
 	bool text = n->kind == CONF_STRING || n->kind == CONF_NUMBER;
+	char min[24], max[24];
 	double v;
 
 	if (!text || n->string[0] == '\0' || !duration_parse(n->string, &v))
 		return config_bad_value(l, n, "a duration such as 5s, 250ms, 1m30s");
 	if (v < min_s || v > max_s)
-		return config_bad_value(l, n, "a duration from %gs to %gs", min_s, max_s);
+		return config_bad_value(l, n, "a duration from %s to %s", duration_text(min, min_s), duration_text(max, max_s));
 	*ret_s = v;
 	return 0;
 }

@@ -143,13 +143,15 @@ static void test_bad_tokens(void **unused)
 		char saved = text[i];
 
 		text[i] = '\0';
-		assert_int_equal(token_parse(&back, text), -EINVAL);
+		assert_int_equal(token_parse(&back, text), i < 4 ? -EINVAL : -EBADMSG);
 		text[i] = '!';
-		assert_int_equal(token_parse(&back, text), -EINVAL);
+		assert_int_equal(token_parse(&back, text), i < 4 ? -EINVAL : -EBADMSG);
+		text[i] = saved == 'A' ? 'B' : 'A'; /* a letter that is another one */
+		assert_int_equal(token_parse(&back, text), i < 4 ? -EINVAL : -EBADMSG);
 		text[i] = saved;
 	}
 	strcat(text, "A");
-	assert_int_equal(token_parse(&back, text), -EINVAL);
+	assert_int_equal(token_parse(&back, text), -EBADMSG);
 	strcpy(t.address, "example.org:7443");
 	assert_int_equal(token_parse(&back, token_format(text, &t)), -EINVAL);
 	strcpy(t.address, "10.0.0.1:7443");

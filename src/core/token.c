@@ -9,7 +9,7 @@ static const char g_prefix[] = "sl1.";
 
 char *token_format(char *ret, const struct token *t)
 {
-	uint8_t bytes[TOKEN_BYTES_MAX];
+	uint8_t bytes[TOKEN_BYTES_MAX], check[SHA256_SIZE];
 	size_t n_address = strlen(t->address), n_host = strlen(t->host), used = 0;
 
 	memcpy(bytes, t->root, TOKEN_ROOT_SIZE);
@@ -21,6 +21,9 @@ char *token_format(char *ret, const struct token *t)
 	bytes[used++] = ' ';
 	memcpy(bytes + used, t->host, n_host);
 	used += n_host;
+	sha256(check, bytes, used);
+	memcpy(bytes + used, check, TOKEN_CHECK_SIZE);
+	used += TOKEN_CHECK_SIZE;
 	memcpy(ret, g_prefix, sizeof(g_prefix) - 1);
 	base64_encode(ret + sizeof(g_prefix) - 1, bytes, used, BASE64_URL);
 	return ret;
@@ -43,6 +46,21 @@ bool address_is_valid(const char *s)
 	return strlen(s) < LIMIT_ADDRESS_SIZE && address_parse(s, &unused, &size) == 0;
 }
 
+/* @bytes has room for TOKEN_BYTES_MAX and a NUL. Return: bytes before the check; -EBADMSG. */
+static ssize_t decode_checked(uint8_t *bytes, const char *text, size_t n)
+{
+	ssize_t size = base64_decode(bytes, TOKEN_BYTES_MAX, text, n, BASE64_URL) - TOKEN_CHECK_SIZE;
+	uint8_t check[SHA256_SIZE];
+
+	if (size <= TOKEN_ROOT_SIZE + TOKEN_SECRET_SIZE)
+		return -EBADMSG;
+	sha256(check, bytes, (size_t)size);
+	if (memcmp(check, bytes + size, TOKEN_CHECK_SIZE) != 0)
+		return -EBADMSG;
+	bytes[size] = '\0';
+	return size;
+}
+
 int token_parse(struct token *ret, const char *text)
 {
 	static const char blanks[] = " \t\r\n";
@@ -56,11 +74,9 @@ int token_parse(struct token *ret, const char *text)
 	n = strcspn(text, blanks);
 	if (text[n + strspn(text + n, blanks)] || strncmp(text, g_prefix, sizeof(g_prefix) - 1) != 0)
 		return -EINVAL;
-	n -= sizeof(g_prefix) - 1;
-	size = base64_decode(bytes, TOKEN_BYTES_MAX, text + sizeof(g_prefix) - 1, n, BASE64_URL);
-	if (size <= TOKEN_ROOT_SIZE + TOKEN_SECRET_SIZE)
-		return -EINVAL;
-	bytes[size] = '\0';
+	size = decode_checked(bytes, text + sizeof(g_prefix) - 1, n - (sizeof(g_prefix) - 1));
+	if (size < 0)
+		return (int)size;
 	if (memchr(rest, '\0', (size_t)size - TOKEN_ROOT_SIZE - TOKEN_SECRET_SIZE) || !(blank = strchr(rest, ' ')))
 		return -EINVAL;
 	if ((size_t)(blank - rest) >= sizeof(t.address) || !str_copy(t.host, sizeof(t.host), blank + 1))

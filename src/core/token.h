@@ -1,6 +1,7 @@
 /*
  * A join token (docs/design/link.md, "Joining"): what a host needs to find its authority, to know it, and to be let in once.
- * `sl1.` and base64url of: SHA-256 of the root certificate (DER), the secret, the authority's address, a blank, its host name.
+ * `sl1.` and base64url of: SHA-256 of the root certificate (DER), the secret, the authority's address, a blank, its host name;
+ * then the first bytes of SHA-256 of all that, so that one that was not copied whole is told from one that is not taken.
  * Trust: the text is a user's, perhaps not whole; fuzzed (tests/fuzz/fuzz_token.c). No I/O.
  */
 #ifndef CORE_TOKEN_H
@@ -14,7 +15,8 @@ enum {
 	TOKEN_SECRET_SIZE = 16,
 	TOKEN_ID_SIZE = 16,
 	TOKEN_KEY_SIZE = 16,
-	TOKEN_BYTES_MAX = TOKEN_ROOT_SIZE + TOKEN_SECRET_SIZE + LIMIT_ADDRESS_SIZE + LIMIT_NAME_SIZE,
+	TOKEN_CHECK_SIZE = 4,
+	TOKEN_BYTES_MAX = TOKEN_ROOT_SIZE + TOKEN_SECRET_SIZE + LIMIT_ADDRESS_SIZE + LIMIT_NAME_SIZE + TOKEN_CHECK_SIZE,
 	TOKEN_TEXT_SIZE = 4 + (TOKEN_BYTES_MAX + 2) / 3 * 4 + 1,
 };
 
@@ -28,7 +30,7 @@ struct token {
 /* token_format() - into @ret of TOKEN_TEXT_SIZE. Returns @ret. */
 char *token_format(char *ret, const struct token *t);
 
-/* token_parse() - blanks around it are left out of account. Return: 0 or -EINVAL. */
+/* token_parse() - blanks around it are left out of account. Return: 0; -EBADMSG: a token, and damaged; -EINVAL: something else. */
 MUST_CHECK int token_parse(struct token *ret, const char *text);
 
 /*

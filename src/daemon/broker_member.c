@@ -519,11 +519,15 @@ static const char *why_not_join(struct broker *b, const struct token *t, bool ag
 	return NULL;
 }
 
+static const char g_no_token[] = "that is no token: it begins with sl1. and has no blanks; `sealane ca token HOST` makes one";
+static const char g_damaged[] = "the token is damaged: a letter of it is missing, too many or another one; copy it whole, it is one word (`sealane ca token"
+				" HOST` makes a new one)";
+
 void member_join(struct broker *b, const char *text, bool again, ca_done_fn done, void *arg)
 {
 	struct token t;
-	const char *why = token_parse(&t, text) < 0 ? "that is no token: it begins with sl1. and has no blanks; `sealane ca token HOST` makes one" :
-						       why_not_join(b, &t, again);
+	int r = token_parse(&t, text);
+	const char *why = r == 0 ? why_not_join(b, &t, again) : r == -EBADMSG ? g_damaged : g_no_token;
 	struct join *j = why ? NULL : calloc(1, sizeof(*j));
 
 	if (!j) {

@@ -413,8 +413,10 @@ static void test_before_all(void **state)
 	assert_then("default/web", "sealane ca init");
 	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\"}"), 409);
 	assert_non_null(strstr(g_answer, "sealane ca init"));
-	assert_int_equal(http(h, "POST", "/v1/join", "{\"token\":\"sl1.abc\"}"), 409);
+	assert_int_equal(http(h, "POST", "/v1/join", "{\"token\":\"sl2.abc\"}"), 409);
 	assert_non_null(strstr(g_answer, "that is no token"));
+	assert_int_equal(http(h, "POST", "/v1/join", "{\"token\":\"sl1.abc\"}"), 409);
+	assert_non_null(strstr(g_answer, "the token is damaged"));
 }
 
 static void test_init(void **state)

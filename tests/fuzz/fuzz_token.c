@@ -1,5 +1,6 @@
-/* Join tokens, and what a certificate says of itself. The first byte says which: 't' a token, 'd' DER, anything else PEM. */
+/* Join tokens, and what a certificate says of itself. The first byte says which: 't' a token, 'r' its bytes, 'd' DER, anything else PEM. */
 #include "core/base64.h"
+#include "core/sha256.h"
 #include "core/svid.h"
 #include "core/token.h"
 
@@ -16,6 +17,20 @@ static void one_token(const char *text)
 		return;
 	assert(token_parse(&again, token_format(back, &t)) == 0);
 	assert(memcmp(&t, &again, sizeof(t)) == 0);
+}
+
+/* So that the fuzzer need not find the check. */
+static void one_checked(const void *bytes, size_t size)
+{
+	AUTO_FREE(char) text = malloc(4 + base64_text_size(size + TOKEN_CHECK_SIZE));
+	AUTO_FREE(uint8_t) all = malloc(size + SHA256_SIZE);
+
+	assert(text && all);
+	memcpy(all, bytes, size);
+	sha256(all + size, bytes, size);
+	memcpy(text, "sl1.", 4);
+	base64_encode(text + 4, all, size + TOKEN_CHECK_SIZE, BASE64_URL);
+	one_token(text);
 }
 
 static void one_certificate(const char *pem, size_t size)
@@ -52,6 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	text[size - 1] = '\0';
 	if (data[0] == 't')
 		one_token(text);
+	else if (data[0] == 'r')
+		one_checked(text, size - 1);
 	else if (data[0] == 'd')
 		one_der(text, size - 1);
 	else
