@@ -1,5 +1,7 @@
 #include "daemon/gate_table.h"
 
+#include <sys/random.h>
+
 /* A cid is a slot's index in the low bits and its generation above. */
 enum { INDEX_BITS = 14, GENERATION_BITS = 32 - INDEX_BITS };
 static_assert(LIMIT_GATE_LANES < (1 << INDEX_BITS) - 1, "an index fits, and all ones (ROLE_NO_ID) is none");
@@ -19,6 +21,10 @@ int idmap_init(struct idmap *m, uint32_t n_indexes)
 		return -ENOMEM;
 	}
 	memset(m->heads, 0xff, n * sizeof(*m->heads));
+	if (getrandom(m->secret, sizeof(m->secret), 0) != sizeof(m->secret)) {
+		idmap_free(m);
+		return -EIO;
+	}
 	return 0;
 }
 
@@ -30,10 +36,13 @@ void idmap_free(struct idmap *m)
 	*m = (struct idmap){};
 }
 
-/* Fibonacci hashing: ids are counted up by the broker, so any mixing of the low bits spreads them. */
+/* Two rounds, since after one the distance of two keys that collide would be known from any other pair that does. */
 static uint32_t *idmap_head(const struct idmap *m, uint64_t key)
 {
-	return &m->heads[(uint32_t)((key * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & m->mask];
+	uint64_t h = (key ^ m->secret[0]) * (m->secret[1] | 1);
+
+	h = (h ^ h >> 32) * (m->secret[0] | 1);
+	return &m->heads[(uint32_t)(h >> 32) & m->mask];
 }
 
 uint32_t idmap_find(const struct idmap *m, uint64_t key)

@@ -11,13 +11,15 @@
 
 #define GATE_NO_INDEX UINT32_MAX
 
-/* id -> index, for indexes below a fixed bound. */
+/* id -> index, for indexes below a fixed bound. Its hash has a key of its own, so that who chooses ids cannot choose those that collide. */
 struct idmap {
 	uint32_t *heads, *nexts;
 	uint64_t *keys;
+	uint64_t secret[2];
 	uint32_t mask;
 };
 
+/* idmap_init() - Return: 0; -ENOMEM; -EIO: there are no random numbers. */
 MUST_CHECK int idmap_init(struct idmap *m, uint32_t n_indexes);
 void idmap_free(struct idmap *m);
 /* idmap_find() - the index under @key, or GATE_NO_INDEX. */

@@ -12,7 +12,8 @@
  *
  * A turn: wait, or spin for a while (base/spin.h); look at each event once, which for a session only notes what can be done; then the batch
  * phase: lanes whose tokens came, each session that has something to do receives and sends once, time, sessions that are over, statistics, whether
- * to accept, the channel's queue. So what many lanes say in one turn leaves in one write.
+ * to accept, the channel's queue. So what many lanes say in one turn leaves in one write. Sessions have TURN_NS; those that have not had theirs by
+ * then are the first of the next turn. Whoever has proven nothing yet has a share of that (linker_source.c).
  *
  * Each BL_CARRY is answered by LB_OPENED or LB_FAILED; after LB_OPENED, and after each BL_GO, LB_CLOSED comes exactly once.
  *
@@ -45,6 +46,8 @@ enum {
 };
 /* Ticks closer than that are one: with thousands of sessions each has a time of its own. */
 #define TICK_MIN_NS (50 * MS_NS)
+/* After that, new events are looked at. A step of one session takes some 100 us, one with a signature or a proof up to a few times as much. */
+#define TURN_NS (2 * MS_NS)
 
 uint64_t linker_ref(enum linker_event kind, uint32_t number)
 {
@@ -211,6 +214,7 @@ static int on_trust(struct linker *k, const struct role_trust *m, int fd)
 	k->trust = *m;
 	k->have_trust = true;
 	peer_drop_tickets(k, ROLE_NO_ID);
+	session_judge_all(k); /* a root may have been taken out */
 	linker_wake_at(k, k->now_ns);
 	return 0;
 }
@@ -282,6 +286,9 @@ static int linker_message(struct linker *k, const struct role_msg *m, int *fd)
 		return on_trust(k, &m->u.trust, *fd);
 	case BL_REVOKED:
 		return on_revoked(k, *fd);
+	case BL_TICKETS:
+		tls_set_tickets(k->tls, m->u.tickets.secrets, m->u.tickets.n);
+		return 0;
 	case BL_CREDENTIAL:
 		return on_credential(k, &m->u.credential, *fd);
 	case BL_FORGET:
@@ -422,18 +429,37 @@ static void linker_arm_channel(struct linker *k)
 		linker_fail(k, r);
 }
 
+/* One step of @s. Return: when it was over. */
+static uint64_t linker_run_session(struct linker *k, struct session *s, uint64_t began_ns)
+{
+	bool stranger = s->is_stranger;
+
+	if (session_work(k, s))
+		session_dirty(k, s);
+	if (stranger)
+		stranger_worked(k, began_ns);
+	else
+		k->busy = true;
+	return clock_ns();
+}
+
 static void linker_run_sessions(struct linker *k)
 {
+	uint64_t at_ns = clock_ns(), until_ns = at_ns + TURN_NS;
 	struct session *s;
 
+	k->strangers_wait = false;
 	/* Those that have more to do than one turn go to the end, and have their next turn after all others. */
-	for (unsigned n = k->n_dirty; n > 0 && (s = TAILQ_FIRST(&k->dirty)); n--) {
+	for (unsigned n = k->n_dirty; n > 0 && at_ns < until_ns && (s = TAILQ_FIRST(&k->dirty)); n--) {
 		TAILQ_REMOVE(&k->dirty, s, queue);
 		s->dirty = false;
 		k->n_dirty--;
-		if (session_work(k, s))
+		if (s->is_stranger && !stranger_may_work(k))
 			session_dirty(k, s);
+		else
+			at_ns = linker_run_session(k, s, at_ns);
 	}
+	strangers_turn(k);
 }
 
 static void linker_tick(struct linker *k)
@@ -530,10 +556,14 @@ static void linker_event(struct linker *k, const struct epoll_event *ev)
 static void linker_loop(struct linker *k)
 {
 	struct epoll_event events[EVENTS_PER_TURN];
+	int n = 0, at = 0;
 
 	while (k->error == 0) {
-		int n = spin_wait(&k->spin, k->epoll_fd, events, EVENTS_PER_TURN, linker_timeout_ms(k));
-
+		/* Those that a turn had no time for are the next one's. */
+		if (at >= n) {
+			n = spin_wait(&k->spin, k->epoll_fd, events, EVENTS_PER_TURN, linker_timeout_ms(k));
+			at = 0;
+		}
 		k->now_ns = clock_ns();
 		if (n < 0 && errno == EINTR) {
 			foreign_tick_stop(); /* a whole millisecond without work */
@@ -543,8 +573,10 @@ static void linker_loop(struct linker *k)
 			linker_fail(k, -errno);
 		if (k->ticks)
 			foreign_tick_start();
-		for (int i = 0; i < n; i++)
-			linker_event(k, &events[i]);
+		do
+			if (at < n)
+				linker_event(k, &events[at++]);
+		while (at < n && clock_ns() < k->now_ns + TURN_NS);
 		linker_batch(k);
 	}
 }
@@ -586,7 +618,7 @@ int linker_new(struct linker **ret, int channel_fd)
 	/* What lanes keep is larger than malloc's usual threshold: a mapping made and dropped for each time that a reader is slow. */
 	mallopt(M_MMAP_THRESHOLD, 16 << 20);
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
-	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .listener = -1, .signer.fd = -1, .tick_due_ns = UINT64_MAX,
+	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .listener = -1, .signer.fd = -1, .tick_due_ns = UINT64_MAX, .strangers_at_ns = clock_ns(),
 			      .kept_max = (uint64_t)LIMIT_LINK_KEPT_MIB << 20 };
 	chan_init(&k->broker, channel_fd);
 	spin_init(&k->spin, true);

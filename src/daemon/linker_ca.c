@@ -71,6 +71,7 @@ static int on_question(struct linker *k, struct session *s)
 	if (tls_export(&s->tls, TLS_EXPORTER_CA, m.u.ca.exporter) < 0)
 		return session_over(k, s, s->tls.reason, s->tls.why);
 	s->req = m.u.ca.req;
+	stranger_leave(k, s); /* a token's one use is not for nothing */
 	send_text(k, &m, s->text, s->text_size);
 	return 0;
 }
@@ -183,6 +184,8 @@ void linker_ca_answer(struct linker *k, const struct role_ca *m, int fd)
 		return;
 	s->req = ROLE_NO_ID;
 	send_fd(k, s, FRAME_CA_ANSWER, fd);
+	if (s->tls.use == TLS_JOIN && s->phase == PHASE_UP)
+		stranger_add(k, s);
 }
 
 void linker_ca_session_over(struct linker *k, struct session *s)

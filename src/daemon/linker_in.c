@@ -149,6 +149,25 @@ static int session_decrypt(struct linker *k, struct session *s)
 	return put_by(k, s, (size_t)fill);
 }
 
+/* Return: 1: it is done; 0: more bytes are needed; -EPROTO: the session is over. */
+static int session_handshake(struct linker *k, struct session *s)
+{
+	int r = 0;
+
+	/* A client that says nothing costs no TLS of its own. */
+	if (!s->tls.ssl && !s->is_client)
+		r = tls_conn_server(&s->tls, k->tls);
+	if (r < 0)
+		return session_over(k, s, SESSION_LOST, r == -ENOKEY ? "this host has no certificate any more" : log_errno_name(r));
+	r = tls_handshake(&s->tls);
+	s->chunk_size = s->tls.out_size;
+	if (r < 0)
+		return session_over(k, s, s->tls.reason, s->tls.why);
+	if (r == 1)
+		session_established(k, s);
+	return r;
+}
+
 static int session_feed(struct linker *k, struct session *s, size_t size)
 {
 	int r = 1;
@@ -157,14 +176,8 @@ static int session_feed(struct linker *k, struct session *s, size_t size)
 	s->tls.in_size = size;
 	if (!session_lend_chunk(k, s)) /* for handshakes, alerts and key updates */
 		return session_over(k, s, SESSION_LOST, "out of memory");
-	if (s->phase == PHASE_HANDSHAKE) {
-		r = tls_handshake(&s->tls);
-		s->chunk_size = s->tls.out_size;
-		if (r < 0)
-			return session_over(k, s, s->tls.reason, s->tls.why);
-		if (r == 1)
-			session_established(k, s);
-	}
+	if (s->phase == PHASE_HANDSHAKE)
+		r = session_handshake(k, s);
 	if (r == 1 && s->phase != PHASE_OVER) {
 		r = session_decrypt(k, s);
 		s->chunk_size = s->tls.out_size; /* also an alert */

@@ -74,6 +74,7 @@ struct source {
 	UT_hash_handle hh;
 	uint64_t key;
 	uint32_t refs; /* sessions, and lanes that keep something */
+	uint32_t n_strangers;
 	uint64_t kept_size; /* memory of what its lanes keep */
 };
 
@@ -137,6 +138,7 @@ enum session_phase { PHASE_FREE, PHASE_DIALING, PHASE_CONNECTING, PHASE_HANDSHAK
 struct proof {
 	SLIST_ENTRY(proof) next;
 	struct pki_identity who;
+	bool ended; /* true, but not to be taken: revoked, expired. No lane stands on it until it is proven anew, or it may be taken again */
 	char service[LIMIT_SERVICE_SIZE];
 };
 SLIST_HEAD(proof_list, proof);
@@ -165,7 +167,10 @@ struct session {
 	uint32_t tag;	      /* lanes only: what both sides call the session, for people; see link_lane_id() */
 	bool goaway_sent, goaway_received, told_up;
 	char address[LIMIT_ADDRESS_SIZE];
-	struct source *source; /* a reference; the far side's address. NULL: DIALING, or nothing of it counts yet */
+	struct source *source; /* a reference; the far side's address. NULL: DIALING */
+	bool is_stranger;      /* in linker.strangers */
+	bool dropped;	       /* OVER: to make room for a newer stranger */
+	TAILQ_ENTRY(session) stranger;
 
 	struct llane_list lanes, ready, credits;
 	uint32_t n_lanes;
@@ -265,7 +270,6 @@ struct linker {
 	struct session *sessions;
 	uint32_t *free_lanes, *free_sessions;
 	uint32_t n_lanes, n_sessions; /* in use */
-	uint32_t n_handshakes;	      /* inbound, that nobody has proven anything on */
 	struct idmap lanes_by_id, lanes_by_number;
 	struct host *hosts;
 	struct route *routes;
@@ -273,6 +277,15 @@ struct linker {
 
 	struct session_list dirty, over;
 	unsigned n_dirty;
+	struct session_list strangers; /* in the order in which they came */
+	unsigned n_strangers;
+	uint64_t n_dropped, dropped_warn_at_ns;
+	int64_t strangers_credit_ns; /* time that may be spent on them while others are busy */
+	uint64_t strangers_at_ns;    /* when it was counted last */
+	uint64_t strangers_spent_ns; /* in this turn */
+	bool busy, was_busy;	     /* somebody else has work: in this turn, in the last one */
+	bool strangers_wait;	     /* some had work that there was no time for */
+	bool accepts_next;	     /* then those who wait to be accepted and those who were take turns */
 	struct llane_list paused;
 	uint64_t paused_due_ns, tick_due_ns;
 	struct chunk_list pool;
@@ -370,6 +383,8 @@ void session_dirty(struct linker *k, struct session *s);
 uint64_t session_tick(struct linker *k, struct session *s);
 MUST_CHECK int session_on_proof(struct linker *k, struct session *s, const struct frame *f);
 bool session_has_proof(const struct session *s, const char *service);
+/* session_lacks_proof() - @l was opened without it: the fault of the other side, or of the service's certificate. Return: 0; -EPROTO: the session is over. */
+MUST_CHECK int session_lacks_proof(struct linker *k, struct session *s, struct llane *l);
 /* session_show() - prove @kid to the far side, if that was not done yet. Return: 0 or negative errno. */
 MUST_CHECK int session_show(struct linker *k, struct session *s, uint32_t kid);
 /* session_renew() - @kid's certificate is a new one: tell all that stand on it. */
@@ -426,6 +441,8 @@ void llane_fail(struct linker *k, struct llane *l, enum link_code code, const ch
 /* llane_session_over() - its session is. */
 void llane_session_over(struct linker *k, struct llane *l, enum lane_end end, const char *why);
 void llane_cut(struct linker *k, uint64_t id);
+/* llane_disown() - what it stands on has ended. One that is not open yet goes back for another host, if not a byte of it was sent. */
+void llane_disown(struct linker *k, struct llane *l, const char *why);
 /* llane_recall() - the broker would rather try another host: if nothing of the client has gone out, it goes back. */
 void llane_recall(struct linker *k, uint64_t id);
 void llane_limit(struct linker *k, const struct role_lane_ref *m);
@@ -450,6 +467,19 @@ struct source *source_get(struct linker *k, const struct sockaddr_storage *a);
 struct source *source_of_text(struct linker *k, const char *address);
 struct source *source_ref(struct source *s);
 void source_unref(struct linker *k, struct source *s); /* NULL: nothing */
+/*
+ * stranger_add() - an inbound session of which nobody has proven anything, behind all others. Another one may be dropped for it.
+ * stranger_leave() - not any more, or it is over. stranger_drop_any() - there is no room at all. Return: false: there is none.
+ */
+void stranger_add(struct linker *k, struct session *s);
+void stranger_leave(struct linker *k, struct session *s);
+bool stranger_drop_any(struct linker *k);
+/* stranger_may_work(), stranger_may_come() - is there time left in this turn, for one that is there, for a new one? stranger_worked() - it began then. */
+bool stranger_may_work(struct linker *k);
+bool stranger_may_come(const struct linker *k);
+void stranger_worked(struct linker *k, uint64_t began_ns);
+/* strangers_turn() - a turn is over. */
+void strangers_turn(struct linker *k);
 /* source_greatest() - whose lanes keep the most. NULL: there is no session. */
 struct source *source_greatest(struct linker *k);
 

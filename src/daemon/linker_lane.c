@@ -569,7 +569,7 @@ static int on_opened(struct linker *k, struct session *s, struct llane *l)
 	if (l->state != LANE_OPENING)
 		return session_over(k, s, SESSION_PROTOCOL, "OPENED for a lane that was open");
 	if (!session_has_proof(s, l->destination))
-		return session_over(k, s, SESSION_PROTOCOL, "OPENED for a service that the host did not prove to serve");
+		return session_lacks_proof(k, s, l);
 	l->state = LANE_OPEN;
 	s->n_opened++;
 	linker_send(k, &m, -1);
@@ -750,6 +750,16 @@ void llane_cut(struct linker *k, uint64_t id)
 
 	if (l)
 		llane_end(k, l, LANE_END_CUT, 0, LINK_CUT);
+}
+
+void llane_disown(struct linker *k, struct llane *l, const char *why)
+{
+	if (l->state != LANE_WAITING && l->state != LANE_OPENING) {
+		llane_end(k, l, LANE_END_CUT, 0, LINK_CUT);
+		return;
+	}
+	lane_tell_far(k, l, LINK_CUT);
+	llane_fail(k, l, LINK_DENIED, why, true);
 }
 
 void llane_recall(struct linker *k, uint64_t id)

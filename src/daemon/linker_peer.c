@@ -5,7 +5,8 @@
  * one is cheaper. BL_CARRY finds its route's session or has one dialled: the broker has the socket made (LB_DIAL, BL_DIALED), as this process
  * cannot make one. Routes between hosts (kid 0, `keep`) are dialled without a lane, and again when they break, later and later.
  *
- * Accepting stops while there is no room for another handshake, session or descriptor, so an EMFILE can never spin.
+ * Accepting stops while there is no room for another session or descriptor, so an EMFILE can never spin. Sessions of which nobody has proven
+ * anything make room for newer ones (linker_source.c), so that those who say nothing keep nobody out.
  */
 #include "daemon/linker_int.h"
 
@@ -20,8 +21,6 @@
 
 enum {
 	ACCEPTS_PER_TURN = 16,
-	/* Inbound sessions that have not proven anything yet. */
-	HANDSHAKES_MAX = 512,
 	/* One for each lane and session; and beside them channels, epoll, standard streams, messages' descriptors. */
 	FDS_RESERVED = 64,
 	CHAN_QUEUE_HIGH = 1024,
@@ -360,26 +359,40 @@ void peer_unlisten(struct linker *k)
 		close(take_fd(&k->listener));
 }
 
-static bool peer_has_room(const struct linker *k)
+/* One descriptor for each lane and session. */
+static bool peer_has_slot(const struct linker *k)
 {
-	uint64_t fds = (uint64_t)k->n_lanes + k->n_sessions + FDS_RESERVED;
+	return k->n_sessions < LIMIT_LINK_SESSIONS && (uint64_t)k->n_lanes + k->n_sessions + FDS_RESERVED < k->fd_limit;
+}
 
-	return k->n_handshakes < HANDSHAKES_MAX && k->n_sessions < LIMIT_LINK_SESSIONS && fds < k->fd_limit &&
-	       k->broker.n_queued <= CHAN_QUEUE_HIGH && k->now_ns >= k->accept_at_ns && tls_can_serve(k->tls);
+static bool peer_is_full(const struct linker *k)
+{
+	return k->n_strangers == 0 && !peer_has_slot(k);
+}
+
+static bool peer_may_accept(const struct linker *k)
+{
+	return !peer_is_full(k) && k->broker.n_queued <= CHAN_QUEUE_HIGH && k->now_ns >= k->accept_at_ns && tls_can_serve(k->tls);
+}
+
+static void warn_full(struct linker *k)
+{
+	if (k->now_ns < k->full_warn_at_ns)
+		return;
+	log_warn("linker.full", LOG_U64("sessions", k->n_sessions), LOG_U64("lanes", k->n_lanes), LOG_U64("descriptor_limit", k->fd_limit),
+		 LOG_STR("why", "no room for another session: other hosts wait; with more linkers (`links`) or descriptors there is more"));
+	k->full_warn_at_ns = k->now_ns + FULL_WARN_NS;
 }
 
 void peer_rearm(struct linker *k)
 {
-	bool want = k->listener >= 0 && !k->draining && peer_has_room(k);
+	bool want = k->listener >= 0 && !k->draining && peer_may_accept(k);
 	int r;
 
 	if (want == k->listening)
 		return;
-	if (!want && k->now_ns >= k->full_warn_at_ns && tls_can_serve(k->tls)) {
-		log_warn("linker.full", LOG_U64("sessions", k->n_sessions), LOG_U64("handshakes", k->n_handshakes), LOG_U64("lanes", k->n_lanes),
-			 LOG_U64("descriptor_limit", k->fd_limit));
-		k->full_warn_at_ns = k->now_ns + FULL_WARN_NS;
-	}
+	if (!want && !k->draining && peer_is_full(k))
+		warn_full(k);
 	k->listening = want;
 	r = linker_epoll(k, want ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, k->listener, want ? EPOLLIN | EPOLLEXCLUSIVE : 0,
 			 linker_ref(LINKER_EVENT_LISTENER, 0));
@@ -405,23 +418,42 @@ static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *
 		session_give(k, s);
 		return;
 	}
-	k->n_handshakes++;
+	stranger_add(k, s);
+}
+
+/* Return: false: nobody waits, or it failed. */
+static bool accept_next(struct linker *k)
+{
+	struct sockaddr_storage from = {};
+	socklen_t size = sizeof(from);
+	int fd = accept4(k->listener, (struct sockaddr *)&from, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR))
+		return false;
+	if (fd < 0) {
+		k->accept_at_ns = k->now_ns + ACCEPT_PAUSE_NS;
+		linker_wake_at(k, k->accept_at_ns);
+		return false;
+	}
+	accept_one(k, fd, &from);
+	return true;
 }
 
 void peer_accept(struct linker *k)
 {
-	for (int n = 0; n < ACCEPTS_PER_TURN && k->listener >= 0 && peer_has_room(k); n++) {
-		struct sockaddr_storage from = {};
-		socklen_t size = sizeof(from);
-		int fd = accept4(k->listener, (struct sockaddr *)&from, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	uint64_t began_ns = clock_ns();
+	int n;
 
-		if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR))
-			return;
-		if (fd < 0) {
-			k->accept_at_ns = k->now_ns + ACCEPT_PAUSE_NS;
-			linker_wake_at(k, k->accept_at_ns);
-			return;
+	for (n = 0; n < ACCEPTS_PER_TURN && k->listener >= 0 && peer_may_accept(k) && stranger_may_come(k); n++) {
+		/* The slot of one that is dropped is free at the end of the turn; the listener tells again in the next one. */
+		if (!peer_has_slot(k)) {
+			(void)stranger_drop_any(k);
+			break;
 		}
-		accept_one(k, fd, &from);
+		if (!accept_next(k))
+			break;
 	}
+	if (n > 0)
+		k->accepts_next = false;
+	stranger_worked(k, began_ns);
 }

@@ -9,7 +9,7 @@
  *
  * Identities: what a session stands on (the peer's certificate, ours, the services that were proven on it) is judged again when time or
  * the list of what is revoked has moved on. PROOF brings a newer certificate for the same name; then nothing happens. Without it the
- * session ends with its identity, or the lanes with their service's.
+ * session ends with its identity, or the lanes with their service's: a service that is revoked takes nobody's lanes but its own with it.
  *
  * Ending: session_over() only marks a session, since whoever finds out is in the middle of it; session_reap() at the end of the turn ends its
  * lanes, tells the broker and frees it.
@@ -128,10 +128,8 @@ static void session_connected(struct linker *k, struct session *s)
 
 int session_start_server(struct linker *k, struct session *s)
 {
-	int r = tls_conn_server(&s->tls, k->tls);
+	int r = session_watch(k, s);
 
-	if (r == 0)
-		r = session_watch(k, s);
 	if (r < 0)
 		return r;
 	session_shake(k, s);
@@ -193,8 +191,8 @@ void session_established(struct linker *k, struct session *s)
 	struct llane *l, *next;
 	uint8_t *to;
 
-	if (!s->is_client)
-		k->n_handshakes--;
+	if (s->tls.use != TLS_JOIN)
+		stranger_leave(k, s);
 	s->purpose = purpose_of(k, s);
 	s->tag = tag_of(s);
 	s->phase = PHASE_GREETED;
@@ -261,47 +259,81 @@ void session_lane_gone(struct linker *k, struct session *s)
 
 /* Identities. */
 
-static void cut_lanes(struct linker *k, struct session *s, uint32_t kid, const char *destination)
+/* Those that stand on @kid, or (@destination not NULL) on that service of the far host. @why: for the second. */
+static void cut_lanes(struct linker *k, struct session *s, uint32_t kid, const char *destination, const char *why)
 {
 	struct llane *l, *next;
 
 	for (l = TAILQ_FIRST(&s->lanes); l; l = next) {
 		next = TAILQ_NEXT(l, of_session);
-		if (destination ? strcmp(l->destination, destination) == 0 : l->kid == kid)
+		if (!destination && l->kid == kid)
 			llane_end(k, l, LANE_END_CUT, 0, LINK_CUT);
+		else if (destination && strcmp(l->destination, destination) == 0)
+			llane_disown(k, l, why);
 	}
+}
+
+static struct proof *find_proof(const struct session *s, const char *service)
+{
+	struct proof *p;
+
+	SLIST_FOREACH(p, &s->proofs, next)
+		if (strcmp(p->service, service) == 0)
+			return p;
+	return NULL;
 }
 
 bool session_has_proof(const struct session *s, const char *service)
 {
-	const struct proof *p;
+	const struct proof *p = find_proof(s, service);
 
-	SLIST_FOREACH(p, &s->proofs, next)
-		if (strcmp(p->service, service) == 0)
-			return true;
-	return false;
+	return p && !p->ended;
 }
 
-static int proof_add(struct linker *k, struct session *s, const struct pki_identity *who)
+int session_lacks_proof(struct linker *k, struct session *s, struct llane *l)
+{
+	char why[LIMIT_SERVICE_SIZE + 64];
+
+	if (!find_proof(s, l->destination))
+		return session_over(k, s, SESSION_PROTOCOL, "OPENED for a service that the host did not prove to serve");
+	snprintf(why, sizeof(why), "the certificate of %s at that host is revoked, or has expired", l->destination);
+	llane_disown(k, l, why);
+	return 0;
+}
+
+/* What @p stands on may not be taken any more, or never could. */
+static void proof_end(struct linker *k, struct session *s, struct proof *p, const char *why)
+{
+	if (!p->ended)
+		log_warn("linker.service_ended", LOG_STR("service", p->service), LOG_STR("peer", s->tls.peer.spiffe_id), LOG_STR("why", why),
+			 LOG_STR("then", "its lanes to that host are cut; others go on"));
+	p->ended = true;
+	cut_lanes(k, s, ROLE_NO_ID, p->service, why);
+}
+
+/* @why: NULL: it is good. */
+static int proof_add(struct linker *k, struct session *s, const struct pki_identity *who, const char *why)
 {
 	char service[LIMIT_SERVICE_SIZE];
 	struct proof *p;
 
 	service_name_format(service, &who->service);
-	SLIST_FOREACH(p, &s->proofs, next)
-		if (strcmp(p->service, service) == 0) {
-			p->who = *who;
-			return 0;
-		}
-	if (s->n_proofs == LINKER_PROOFS_MAX)
+	p = find_proof(s, service);
+	if (!p && s->n_proofs == LINKER_PROOFS_MAX)
 		return session_over(k, s, SESSION_PROTOCOL, "proofs for more services than a host has");
-	p = calloc(1, sizeof(*p));
-	if (!p)
-		return session_over(k, s, SESSION_LOST, "out of memory");
+	if (!p) {
+		p = calloc(1, sizeof(*p));
+		if (!p)
+			return session_over(k, s, SESSION_LOST, "out of memory");
+		memcpy(p->service, service, sizeof(service));
+		s->n_proofs++;
+		SLIST_INSERT_HEAD(&s->proofs, p, next);
+	}
 	p->who = *who;
-	memcpy(p->service, service, sizeof(service));
-	s->n_proofs++;
-	SLIST_INSERT_HEAD(&s->proofs, p, next);
+	if (why)
+		proof_end(k, s, p, why);
+	else
+		p->ended = false;
 	return 0;
 }
 
@@ -325,19 +357,25 @@ static bool may_prove(struct linker *k, struct session *s)
 
 int session_on_proof(struct linker *k, struct session *s, const struct frame *f)
 {
+	enum session_reason reason = SESSION_OK;
 	struct pki_identity who;
+	char why[256];
+	int r;
 
 	if (!may_prove(k, s))
 		return session_over(k, s, SESSION_PROTOCOL, "PROOF more often than certificates are renewed");
-	if (tls_check_proof(&s->tls, f->u.proof.signature, f->u.proof.signature_size, f->u.proof.certificates,
-			    f->u.proof.certificates_size, &who) < 0)
+	r = tls_check_proof(&s->tls, f->u.proof.signature, f->u.proof.signature_size, f->u.proof.certificates, f->u.proof.certificates_size, &who,
+			    &reason, why, sizeof(why));
+	if (r == -EPROTO)
 		return session_over(k, s, s->tls.reason, s->tls.why);
 	linker_wake_at(k, k->now_ns);
 	if (s->is_client && who.kind == PKI_SERVICE)
-		return s->purpose == FRAME_FOR_LANES ? proof_add(k, s, &who)
+		return s->purpose == FRAME_FOR_LANES ? proof_add(k, s, &who, r < 0 ? why : NULL)
 						     : session_over(k, s, SESSION_PROTOCOL, "PROOF of a service between hosts");
 	if (strcmp(who.spiffe_id, s->tls.peer.spiffe_id) != 0)
 		return session_over(k, s, SESSION_PROTOCOL, "PROOF for another name than the session's");
+	if (r < 0)
+		return session_over(k, s, reason, why);
 	s->tls.peer = who;
 	return 0;
 }
@@ -425,7 +463,7 @@ void session_forget(struct linker *k, uint32_t kid)
 		if (!h)
 			continue;
 		unshow(s, h);
-		cut_lanes(k, s, kid, NULL);
+		cut_lanes(k, s, kid, NULL, NULL);
 	}
 }
 
@@ -433,21 +471,18 @@ void session_forget(struct linker *k, uint32_t kid)
 static int64_t judge_services(struct linker *k, struct session *s)
 {
 	int64_t end = INT64_MAX, now = time(NULL);
-	struct proof *p, *next_proof;
 	struct shown *h, *next_shown;
+	struct proof *p;
 	char why[256];
 
-	for (p = SLIST_FIRST(&s->proofs); p; p = next_proof) {
-		next_proof = SLIST_NEXT(p, next);
-		if (tls_judge(k->tls, &p->who, why, sizeof(why)) == SESSION_OK) {
-			end = p->who.not_after < end ? p->who.not_after : end;
+	SLIST_FOREACH(p, &s->proofs, next)
+	{
+		if (tls_judge(k->tls, &p->who, why, sizeof(why)) != SESSION_OK) {
+			proof_end(k, s, p, why);
 			continue;
 		}
-		log_warn("linker.service_ended", LOG_STR("service", p->service), LOG_STR("why", why));
-		SLIST_REMOVE(&s->proofs, p, proof, next);
-		s->n_proofs--;
-		cut_lanes(k, s, ROLE_NO_ID, p->service);
-		free(p);
+		p->ended = false; /* the list is shorter again */
+		end = p->who.not_after < end ? p->who.not_after : end;
 	}
 	for (h = SLIST_FIRST(&s->shown); h; h = next_shown) {
 		const struct tls_credential *c = tls_credential(k->tls, h->kid);
@@ -457,7 +492,7 @@ static int64_t judge_services(struct linker *k, struct session *s)
 			end = tls_credential_identity(c)->not_after < end ? tls_credential_identity(c)->not_after : end;
 			continue;
 		}
-		cut_lanes(k, s, h->kid, NULL);
+		cut_lanes(k, s, h->kid, NULL, NULL);
 		unshow(s, h);
 	}
 	return end;
@@ -582,8 +617,7 @@ int session_over(struct linker *k, struct session *s, enum session_reason reason
 {
 	if (s->phase == PHASE_OVER)
 		return -EPROTO;
-	if (s->phase == PHASE_HANDSHAKE && !s->is_client)
-		k->n_handshakes--;
+	stranger_leave(k, s);
 	s->reason = reason;
 	snprintf(s->why, sizeof(s->why), "%s", why);
 	if (s->dirty) {
@@ -608,7 +642,7 @@ static void say_goodbye(struct linker *k, struct session *s)
 
 static void reap_one(struct linker *k, struct session *s)
 {
-	enum lane_end end = s->reason == SESSION_EXPIRED || s->reason == SESSION_REVOKED ? LANE_END_CUT : LANE_END_LINK;
+	enum lane_end end = s->reason == SESSION_EXPIRED || s->reason == SESSION_REVOKED || s->reason == SESSION_UNTRUSTED ? LANE_END_CUT : LANE_END_LINK;
 	struct role_msg m;
 	struct llane *l;
 
@@ -621,7 +655,8 @@ static void reap_one(struct linker *k, struct session *s)
 	if (s->ca || s->purpose == FRAME_FOR_CA)
 		linker_ca_session_over(k, s);
 	m = session_news(k, s, is_refusal(s) ? SESSION_REFUSED : SESSION_DOWN);
-	linker_send(k, &m, -1);
+	if (!s->dropped || s->told_up) /* else there are too many to tell of each */
+		linker_send(k, &m, -1);
 	if (s->fd >= 0) {
 		(void)!linker_epoll(k, EPOLL_CTL_DEL, s->fd, 0, 0);
 		shutdown(s->fd, SHUT_RDWR); /* the warden may hold the same open file for a moment */

@@ -3,14 +3,32 @@
  * an address there has them all. What sessions take before anybody has proven anything (linker_peer.c), and what their lanes
  * keep (linker_kept.c), is counted for their source, so that who takes the most is known when there is too little.
  *
+ * A stranger is an inbound session whose other side has shown no certificate that passes: it is in the handshake, or it joins and has no question with
+ * the broker. Whoever reaches the port can be one, so there are STRANGERS_MAX, half of them from one source, and when there are more
+ * the oldest one of the source that has the most is dropped: a flood drops itself. What they cost in time is bounded as well, since each handshake is a
+ * signature: a quarter of it while others have work, otherwise a part of each turn, so that a lane that is quiet is still heard at once.
+ *
  * A source is there as long as a session or a lane refers to it, so there are never more than those. Who connects chooses its address to some
  * degree, so the table's hash has a key that is drawn at the start.
  */
 #include "daemon/linker_int.h"
 
 #include "base/address.h"
+#include "base/log.h"
 
 #include <arpa/inet.h>
+
+enum {
+	/* About as many handshakes as fit into a second at a quarter of the time. */
+	STRANGERS_MAX = 512,
+	/* A host that comes back dials for all its services at once. */
+	STRANGERS_OF_SOURCE = STRANGERS_MAX / 2,
+	STRANGERS_SHARE = 4,
+};
+/* Two handshakes' steps, with their signatures. */
+#define STRANGERS_TURN_NS (MS_NS / 2)
+#define STRANGERS_CREDIT_NS ((int64_t)(5 * MS_NS))
+#define DROPPED_WARN_NS UINT64_C(60000000000)
 
 /* An IPv4 address in the form of the upper half of an IPv6 address that nobody has (0::/8 is reserved). */
 #define IPV4 (UINT64_C(1) << 32)
@@ -87,4 +105,107 @@ struct source *source_greatest(struct linker *k)
 		if (!most || s->kept_size > most->kept_size)
 			most = s;
 	return most;
+}
+
+/* Strangers. */
+
+void stranger_leave(struct linker *k, struct session *s)
+{
+	if (!s->is_stranger)
+		return;
+	s->is_stranger = false;
+	s->source->n_strangers--;
+	k->n_strangers--;
+	TAILQ_REMOVE(&k->strangers, s, stranger);
+}
+
+static void stranger_drop(struct linker *k, struct session *s)
+{
+	k->n_dropped++;
+	if (k->now_ns >= k->dropped_warn_at_ns) {
+		log_warn("linker.crowded", LOG_STR("peer", s->address), LOG_U64("from_there", s->source->n_strangers), LOG_U64("strangers", k->n_strangers),
+			 LOG_U64("dropped", k->n_dropped), LOG_STR("why", "more connections than can be served prove nothing; the oldest are dropped"));
+		k->dropped_warn_at_ns = k->now_ns + DROPPED_WARN_NS;
+		k->n_dropped = 0;
+	}
+	s->dropped = true;
+	session_over(k, s, SESSION_TIMEOUT, "dropped for newer connections: it had proven nothing yet");
+}
+
+/* The oldest one of @from, or of the source that has the most. */
+static struct session *stranger_victim(struct linker *k, const struct source *from)
+{
+	struct session *s, *found = NULL;
+
+	TAILQ_FOREACH(s, &k->strangers, stranger)
+		if (from ? s->source == from : !found || s->source->n_strangers > found->source->n_strangers) {
+			found = s;
+			if (from)
+				break;
+		}
+	return found;
+}
+
+bool stranger_drop_any(struct linker *k)
+{
+	struct session *victim = stranger_victim(k, NULL);
+
+	if (victim)
+		stranger_drop(k, victim);
+	return victim != NULL;
+}
+
+void stranger_add(struct linker *k, struct session *s)
+{
+	assert(!s->is_stranger);
+	if (s->source->n_strangers >= STRANGERS_OF_SOURCE)
+		stranger_drop(k, stranger_victim(k, s->source));
+	else if (k->n_strangers >= STRANGERS_MAX)
+		stranger_drop(k, stranger_victim(k, NULL));
+	s->is_stranger = true;
+	s->source->n_strangers++;
+	k->n_strangers++;
+	TAILQ_INSERT_TAIL(&k->strangers, s, stranger);
+}
+
+static bool strangers_have_time(const struct linker *k)
+{
+	if (k->busy || k->was_busy)
+		return k->strangers_credit_ns > 0;
+	return k->strangers_spent_ns < STRANGERS_TURN_NS;
+}
+
+bool stranger_may_work(struct linker *k)
+{
+	bool may = strangers_have_time(k);
+
+	k->strangers_wait = k->strangers_wait || !may;
+	k->accepts_next = k->accepts_next || may;
+	return may;
+}
+
+bool stranger_may_come(const struct linker *k)
+{
+	return strangers_have_time(k) && (!k->strangers_wait || k->accepts_next);
+}
+
+void stranger_worked(struct linker *k, uint64_t began_ns)
+{
+	uint64_t spent = clock_ns() - began_ns;
+
+	k->strangers_spent_ns += spent;
+	k->strangers_credit_ns -= (int64_t)spent;
+}
+
+void strangers_turn(struct linker *k)
+{
+	uint64_t now = clock_ns();
+
+	k->strangers_credit_ns += (int64_t)((now - k->strangers_at_ns) / STRANGERS_SHARE);
+	if (k->strangers_credit_ns > STRANGERS_CREDIT_NS)
+		k->strangers_credit_ns = STRANGERS_CREDIT_NS;
+	k->strangers_at_ns = now;
+	k->strangers_spent_ns = 0;
+	k->was_busy = k->busy;
+	k->busy = false;
 }

@@ -12,6 +12,7 @@ int linker_tables_init(struct linker *k)
 	TAILQ_INIT(&k->dirty);
 	TAILQ_INIT(&k->over);
 	TAILQ_INIT(&k->paused);
+	TAILQ_INIT(&k->strangers);
 	SLIST_INIT(&k->pool);
 	if (getrandom(k->source_secret, sizeof(k->source_secret), 0) != sizeof(k->source_secret))
 		return -EIO;

@@ -221,6 +221,28 @@ int pki_identity(struct pki_identity *ret, X509 *cert, const char *trust_domain,
 	return fail(0);
 }
 
+/* @der: as i2d_*() has allocated it. */
+static int digest_der(EVP_MD_CTX *md, uint8_t **der, int size)
+{
+	int ok = size > 0 && EVP_DigestUpdate(md, *der, (size_t)size) == 1;
+
+	OPENSSL_free(*der);
+	return ok;
+}
+
+int pki_anchor(uint8_t ret[PKI_ANCHOR_SIZE], X509 *root)
+{
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	uint8_t *name = NULL, *key = NULL;
+	int ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+
+	ok = ok && digest_der(md, &name, i2d_X509_NAME(X509_get_subject_name(root), &name));
+	ok = ok && digest_der(md, &key, i2d_X509_PUBKEY(X509_get_X509_PUBKEY(root), &key));
+	ok = ok && EVP_DigestFinal_ex(md, ret, NULL) == 1;
+	EVP_MD_CTX_free(md);
+	return fail(ok ? 0 : -ENOMEM);
+}
+
 /* ------------------------------------------------------------------ keys */
 
 int pki_new_key(EVP_PKEY **ret)

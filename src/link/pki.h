@@ -16,6 +16,9 @@
 
 enum pki_kind { PKI_HOST, PKI_SERVICE };
 
+/* What a root is for those whose chain ends at it: SHA-256 of its name and public key. A root that was made anew with the same two is the same. */
+enum { PKI_ANCHOR_SIZE = 32 };
+
 struct pki_identity {
 	enum pki_kind kind;
 	char host[LIMIT_NAME_SIZE];  /* PKI_HOST */
@@ -23,6 +26,8 @@ struct pki_identity {
 	char spiffe_id[LIMIT_SPIFFE_ID_SIZE];
 	char serial[2 * 20 + 1]; /* hexadecimal, lower case: as the list of what is revoked has it */
 	int64_t not_before, not_after; /* Unix seconds */
+	bool has_anchor;	       /* what follows was filled in by who verified the chain (tls.h) */
+	uint8_t anchor[PKI_ANCHOR_SIZE];
 };
 
 /* pki_host_id() - spiffe://TRUST-DOMAIN/host/NAME into @buf of LIMIT_SPIFFE_ID_SIZE. Returns @buf. Services: spiffe_id_format(). */
@@ -37,6 +42,9 @@ MUST_CHECK int pki_parse_id(struct pki_identity *ret, const char *spiffe_id, con
  * Return: 0, or -EINVAL with a line for people in @why.
  */
 MUST_CHECK int pki_identity(struct pki_identity *ret, X509 *cert, const char *trust_domain, char *why, size_t size);
+
+/* pki_anchor() - of a root. Return: 0 or -ENOMEM. */
+MUST_CHECK int pki_anchor(uint8_t ret[PKI_ANCHOR_SIZE], X509 *root);
 
 /* pki_new_key() - P-256. *ret: owned by the caller. Return: 0 or -ENOMEM. */
 MUST_CHECK int pki_new_key(EVP_PKEY **ret);

@@ -5,12 +5,11 @@
  * end (collect_fault() always says "go on") and only notes what it found; verify_faults() then names the first row that failed.
  * A chain of which OpenSSL says nothing but "expired" is one of ours that has expired; one that has anything else against it is not.
  *
- * Rows from bad-identity on look at the leaf alone (tls_judge_peer()). They are asked again after a resumed handshake, in which no
- * chain comes and OpenSSL calls nobody, with the leaf of the first handshake; so is the time. A server asks before it takes a ticket
- * (judge_ticket()): whom it would refuse gets a whole handshake and so an alert that says why. What a ticket was made under is
- * dropped with the contexts: new roots or a new certificate of this host mean new ticket keys.
+ * Rows from bad-identity on look at the leaf alone (tls_judge_peer()). They are asked again after a resumed handshake (tls_ticket.c), in which no
+ * chain comes and OpenSSL calls nobody, with the leaf of the first handshake; so is the time. Of the chain what is remembered is the root that it ended
+ * at (anchor): it is good for as long as that is one of ours, so that a root that is taken out ends what stands on it (tls_judge()).
  *
- * On a handshake's way before this: tls_conn.c, tls_handshake(). After it: session.c.
+ * On a handshake's way before this: tls_conn.c, tls_handshake(). After it: linker_session.c.
  */
 #include "link/tls_int.h"
 
@@ -55,6 +54,14 @@ int tls_set_revoked(struct tls *t, const char *text, size_t size)
 	revoked_list_free(t->revoked);
 	t->revoked = list;
 	return 0;
+}
+
+static bool is_anchor(const struct tls *t, const uint8_t anchor[PKI_ANCHOR_SIZE])
+{
+	for (int i = 0; i < sk_X509_num(t->roots); i++)
+		if (memcmp(t->anchors[i], anchor, PKI_ANCHOR_SIZE) == 0)
+			return true;
+	return false;
 }
 
 enum session_reason tls_judge(const struct tls *t, const struct pki_identity *who, char *why, size_t size)
@@ -114,6 +121,8 @@ int tls_judge_peer(struct tls_conn *c, X509 *leaf)
 		return tls_refuse(c, SESSION_BAD_IDENTITY, "the authority's root names no trust domain");
 	if ((c->faults & FAULT_PURPOSE) || pki_identity(&c->peer, leaf, domain, why, sizeof(why)) < 0)
 		return tls_refuse(c, SESSION_BAD_IDENTITY, c->faults & FAULT_PURPOSE ? "the certificate is not one for TLS" : why);
+	c->peer.has_anchor = c->has_anchor;
+	memcpy(c->peer.anchor, c->anchor, sizeof(c->peer.anchor));
 	if (c->peer.kind != PKI_HOST && (c->is_client || c->use == TLS_CA))
 		return tls_refuse(c, SESSION_BAD_IDENTITY, "a service's certificate where a host's is due");
 	if (c->is_client && strcmp(c->peer.host, c->host) != 0) {
@@ -193,6 +202,14 @@ static void run_verification(struct tls_conn *c, X509_STORE_CTX *ctx)
 	c->faults |= faults;
 }
 
+/* Where what was verified ends. Return: 0; -ENOMEM. */
+static int chain_anchor(X509_STORE_CTX *ctx, uint8_t ret[PKI_ANCHOR_SIZE])
+{
+	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(ctx);
+
+	return pki_anchor(ret, sk_X509_value(chain, sk_X509_num(chain) - 1));
+}
+
 static int alert_of(enum session_reason reason)
 {
 	switch (reason) {
@@ -221,8 +238,10 @@ int tls_verify_chain(X509_STORE_CTX *ctx, void *arg)
 	}
 	run_verification(c, ctx);
 	sk_X509_free(roots);
+	/* Who joins goes by the one root that it was told of, and only for this session. */
+	c->has_anchor = !joins && !(c->faults & FAULT_UNTRUSTED) && chain_anchor(ctx, c->anchor) == 0;
 	/* The rest of the table waits for the end of the handshake where the chain's root says what the trust domain is. */
-	if (verify_faults(c) < 0 || (!joins && tls_judge_peer(c, X509_STORE_CTX_get0_cert(ctx)) < 0)) {
+	if (verify_faults(c) < 0 || (!joins && !c->has_anchor) || (!joins && tls_judge_peer(c, X509_STORE_CTX_get0_cert(ctx)) < 0)) {
 		X509_STORE_CTX_set_error(ctx, alert_of(c->reason));
 		return 0;
 	}
@@ -230,9 +249,10 @@ int tls_verify_chain(X509_STORE_CTX *ctx, void *arg)
 	return 1;
 }
 
-int tls_verify_proof(struct tls_conn *c, X509 *leaf, STACK_OF(X509) *chain)
+int tls_verify_proof(struct tls_conn *c, X509 *leaf, STACK_OF(X509) *chain, uint8_t ret_anchor[PKI_ANCHOR_SIZE])
 {
 	X509_STORE_CTX *ctx = X509_STORE_CTX_new_ex(c->tls->lib, NULL);
+	int r = 0;
 
 	c->faults = 0;
 	if (!ctx || X509_STORE_CTX_init(ctx, c->tls->store, leaf, chain) != 1) {
@@ -241,8 +261,10 @@ int tls_verify_proof(struct tls_conn *c, X509 *leaf, STACK_OF(X509) *chain)
 	}
 	X509_STORE_CTX_set_default(ctx, "ssl_server");
 	run_verification(c, ctx);
+	if (!(c->faults & FAULT_UNTRUSTED) && chain_anchor(ctx, ret_anchor) < 0)
+		r = tls_refuse(c, SESSION_PROTOCOL, "out of memory");
 	X509_STORE_CTX_free(ctx);
-	return verify_faults(c);
+	return r < 0 ? r : verify_faults(c);
 }
 
 /* Contexts. */
@@ -270,25 +292,6 @@ static int select_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_s
 	return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static int keep_ticket(SSL *ssl, SSL_SESSION *session)
-{
-	struct tls_conn *c = tls_conn_of(ssl);
-
-	SSL_SESSION_free(c->ticket);
-	c->ticket = session;
-	return 1; /* ours from now on */
-}
-
-/* A ticket whose certificate would not pass now buys nothing: the handshake goes on in full, and says why not. */
-static SSL_TICKET_RETURN judge_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_size, SSL_TICKET_STATUS status, void *arg)
-{
-	const struct tls_conn *c = tls_conn_of(ssl);
-
-	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
-		return status == SSL_TICKET_EMPTY || status == SSL_TICKET_NO_DECRYPT ? SSL_TICKET_RETURN_IGNORE_RENEW : SSL_TICKET_RETURN_ABORT;
-	return tls_ticket_is_good(c->tls, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
-}
-
 static int context_set(const struct tls *t, SSL_CTX *ctx, bool is_client)
 {
 	static const uint8_t id[] = "sealane";
@@ -307,13 +310,9 @@ static int context_set(const struct tls *t, SSL_CTX *ctx, bool is_client)
 	SSL_CTX_set_verify_depth(ctx, CHAIN_DEPTH);
 	SSL_CTX_set_max_cert_list(ctx, LIMIT_CHAIN_SIZE);
 	SSL_CTX_set_cert_verify_callback(ctx, tls_verify_chain, NULL);
-	SSL_CTX_set_session_cache_mode(ctx, is_client ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL : SSL_SESS_CACHE_OFF);
-	if (is_client)
-		SSL_CTX_sess_set_new_cb(ctx, keep_ticket);
-	else
-		SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
+	tls_context_tickets(ctx, is_client);
 	if (!is_client)
-		SSL_CTX_set_session_ticket_cb(ctx, NULL, judge_ticket, NULL);
+		SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
 	return 0;
 }
 
@@ -360,6 +359,18 @@ static int make_store(STACK_OF(X509) *roots, X509_STORE **ret)
 	return store ? 0 : -ENOMEM;
 }
 
+static int make_anchors(STACK_OF(X509) *roots, uint8_t (**ret)[PKI_ANCHOR_SIZE])
+{
+	int r = 0, n = sk_X509_num(roots);
+
+	*ret = n > 0 ? calloc((size_t)n, sizeof(**ret)) : NULL;
+	if (n > 0 && !*ret)
+		return -ENOMEM;
+	for (int i = 0; r == 0 && i < n; i++)
+		r = pki_anchor((*ret)[i], sk_X509_value(roots, i));
+	return r;
+}
+
 static void roots_free(STACK_OF(X509) *roots)
 {
 	sk_X509_pop_free(roots, X509_free);
@@ -372,6 +383,7 @@ static void swap_trust(struct tls *t, struct tls *with)
 
 	t->roots = with->roots;
 	t->store = with->store;
+	t->anchors = with->anchors;
 	t->client = with->client;
 	t->server = with->server;
 	memcpy(t->trust_domain, with->trust_domain, sizeof(t->trust_domain));
@@ -385,6 +397,7 @@ static void free_trust(struct tls *t)
 	SSL_CTX_free(t->server);
 	X509_STORE_free(t->store);
 	roots_free(t->roots);
+	free(t->anchors);
 }
 
 int tls_set_trust(struct tls *t, const char *pem, size_t size, const char *trust_domain, const char *host)
@@ -394,6 +407,7 @@ int tls_set_trust(struct tls *t, const char *pem, size_t size, const char *trust
 
 	new.roots = NULL;
 	new.store = NULL;
+	new.anchors = NULL;
 	new.client = new.server = NULL;
 	if (!str_copy(new.trust_domain, sizeof(new.trust_domain), trust_domain) || !str_copy(new.host, sizeof(new.host), host))
 		return -EBADMSG;
@@ -401,12 +415,16 @@ int tls_set_trust(struct tls *t, const char *pem, size_t size, const char *trust
 		r = pki_from_pem(&new.roots, pem, size);
 	if (r == 0)
 		r = make_store(new.roots, &new.store);
+	if (r == 0)
+		r = make_anchors(new.roots, &new.anchors);
 	if (r == 0 && !(new.client = tls_context(&new, true)))
 		r = -ENOMEM;
 	if (r == 0)
 		r = server_context(&new, tls_credential(t, 0), &new.server);
-	if (r == 0)
+	if (r == 0) {
 		swap_trust(t, &new);
+		tls_tickets_derive(t);
+	}
 	free_trust(&new);
 	return r;
 }
@@ -499,6 +517,8 @@ int tls_set_credential(struct tls *t, uint32_t kid, const char *pem, size_t size
 	}
 	credential_drop(t, kid);
 	HASH_ADD(hh, t->credentials, kid, sizeof(c->kid), c);
+	if (kid == 0)
+		tls_tickets_derive(t);
 	return 0;
 }
 
@@ -535,7 +555,7 @@ int tls_new(struct tls **ret, remote_key_sign *sign, void *arg)
 	if (t->lib)
 		tls_accelerate(t);
 	/* Once, so that all that is fetched and seeded at first use is there. */
-	if (!t->lib || !t->bio || tls_set_trust(t, "", 0, "", "") < 0) {
+	if (!t->lib || !t->bio || tls_tickets_init(t) < 0 || tls_set_trust(t, "", 0, "", "") < 0) {
 		tls_free(t);
 		return -ENOMEM;
 	}
@@ -562,6 +582,9 @@ void tls_free(struct tls *t)
 	revoked_list_free(t->revoked);
 	free_trust(t);
 	BIO_meth_free(t->bio);
+	EVP_CIPHER_free(t->ticket_cipher);
+	OPENSSL_cleanse(t->ticket_secrets, sizeof(t->ticket_secrets));
+	OPENSSL_cleanse(t->ticket_keys, sizeof(t->ticket_keys));
 	link_gcm_unload(t->lib);
 	OSSL_LIB_CTX_free(t->lib);
 	free(t);

@@ -20,7 +20,7 @@ enum tls_use {
 	TLS_USE_N
 };
 
-enum { TLS_EXPORTER_SIZE = 32 };
+enum { TLS_EXPORTER_SIZE = 32, TLS_TICKET_SECRETS = ROLE_TICKET_SECRETS, TLS_TICKET_SECRET_SIZE = ROLE_TICKET_SECRET_SIZE };
 #define TLS_EXPORTER_CA "EXPORTER-sealane-ca"
 #define TLS_EXPORTER_LANE "EXPORTER-sealane-lane"
 
@@ -39,7 +39,7 @@ const char *tls_cipher_source(const struct tls *t);
 
 /*
  * tls_set_trust() - the roots (PEM; may be empty for a host that has yet to join), our trust domain and our name. Connections that stand are not
- * touched; tickets from before are good for nothing any more. Return: 0; -EBADMSG: @pem is none; -ENOMEM; then all is as it was.
+ * touched, but tls_judge() goes by the new roots; tickets from before are good for nothing any more if these are others. Return: 0; -EBADMSG: @pem is none; -ENOMEM; then all is as it was.
  */
 MUST_CHECK int tls_set_trust(struct tls *t, const char *pem, size_t size, const char *trust_domain, const char *host);
 
@@ -64,7 +64,13 @@ const struct pki_identity *tls_credential_identity(const struct tls_credential *
 bool tls_can_serve(const struct tls *t);
 
 /*
- * tls_judge() - time and the list of what is revoked, for an identity whose certificate was verified before.
+ * tls_set_tickets() - what this host's linkers make session tickets from, and open them with: the first @n_secrets of @secrets, the newest first. Until it
+ * is called: random ones, so that nobody else opens them.
+ */
+void tls_set_tickets(struct tls *t, const uint8_t secrets[TLS_TICKET_SECRETS][TLS_TICKET_SECRET_SIZE], unsigned n_secrets);
+
+/*
+ * tls_judge() - time, the list of what is revoked and the roots, for an identity whose certificate was verified before.
  * Return: SESSION_OK, or why not; then a line for people in @why.
  */
 enum session_reason tls_judge(const struct tls *t, const struct pki_identity *who, char *why, size_t size);
@@ -77,6 +83,8 @@ struct tls_conn {
 	char host[LIMIT_NAME_SIZE]; /* client: who must answer */
 	uint8_t root[32];	    /* client, TLS_JOIN: SHA-256 of the root that the chain must end at */
 	struct pki_identity peer;   /* is_up; spiffe_id "" with TLS_JOIN on the server's side */
+	uint8_t anchor[PKI_ANCHOR_SIZE]; /* where its chain ends */
+	bool has_anchor;
 	uint8_t proof_exporter[TLS_EXPORTER_SIZE];
 	SSL_SESSION *ticket;  /* owned; client: for the next time; NULL: none (yet) */
 	unsigned faults;      /* tls.c: what the chain's verification found */
@@ -125,10 +133,11 @@ MUST_CHECK int tls_export(struct tls_conn *c, const char *label, uint8_t ret[TLS
 MUST_CHECK ssize_t tls_prove(struct tls_conn *c, uint32_t kid, uint8_t *to);
 
 /*
- * tls_check_proof() - a PROOF frame's content: the chain, time, form, the list, the signature.
- * Return: 0 and who it proves; -EPROTO: reason and why say what was wrong.
+ * tls_check_proof() - a PROOF frame's content: the chain, form, the signature, then time and the list.
+ * Return: 0 and who it proves; -EKEYREVOKED: it proves *ret, which may not be taken: *ret_reason, and a line for people in @why; -EPROTO: reason
+ * and why of @c say what was wrong.
  */
 MUST_CHECK int tls_check_proof(struct tls_conn *c, const uint8_t *signature, size_t signature_size, const uint8_t *certificates,
-			       size_t certificates_size, struct pki_identity *ret);
+			       size_t certificates_size, struct pki_identity *ret, enum session_reason *ret_reason, char *why, size_t size);
 
 #endif

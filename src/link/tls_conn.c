@@ -154,8 +154,10 @@ bool tls_ticket_is_good(const struct tls *t, SSL_SESSION *ticket)
 	struct pki_identity who;
 	char why[200];
 
-	return SSL_SESSION_is_resumable(ticket) && leaf && pki_identity(&who, leaf, t->trust_domain, why, sizeof(why)) == 0 &&
-	       tls_judge(t, &who, why, sizeof(why)) == SESSION_OK;
+	if (!SSL_SESSION_is_resumable(ticket) || !leaf || pki_identity(&who, leaf, t->trust_domain, why, sizeof(why)) < 0)
+		return false;
+	who.has_anchor = tls_ticket_anchor(ticket, who.anchor);
+	return who.has_anchor && tls_judge(t, &who, why, sizeof(why)) == SESSION_OK;
 }
 
 /* What OpenSSL has against a peer. */
@@ -228,6 +230,10 @@ static int conn_accept(struct tls_conn *c)
 	int r = check_alpn(c);
 
 	c->resumed = SSL_session_reused(c->ssl);
+	if (c->resumed)
+		c->has_anchor = tls_ticket_anchor(SSL_get0_session(c->ssl), c->anchor);
+	if (r == 0 && c->resumed && !c->has_anchor)
+		r = tls_refuse(c, SESSION_UNTRUSTED, "the session that is resumed ends at no root that is known");
 	if (r == 0 && !leaf && (c->is_client || c->use != TLS_JOIN))
 		r = tls_refuse(c, SESSION_NO_CERTIFICATE, "the other side showed no certificate");
 	if (r == 0 && leaf)
@@ -374,15 +380,11 @@ static int read_chain(const uint8_t *der, size_t size, X509 **ret_leaf, STACK_OF
 
 static int judge_proof(struct tls_conn *c, X509 *leaf, const uint8_t *signature, size_t signature_size, struct pki_identity *ret)
 {
-	enum session_reason reason;
 	uint8_t digest[32];
 	char why[200];
 
 	if (c->faults || pki_identity(ret, leaf, c->tls->trust_domain, why, sizeof(why)) < 0)
 		return tls_refuse(c, SESSION_BAD_IDENTITY, c->faults ? "PROOF with a certificate that is not one for TLS" : why);
-	reason = tls_judge(c->tls, ret, why, sizeof(why));
-	if (reason != SESSION_OK)
-		return tls_refuse(c, reason, why);
 	proof_digest(c, !c->is_client, ret->spiffe_id, digest);
 	if (pki_verify(X509_get0_pubkey(leaf), digest, signature, signature_size) < 0)
 		return tls_refuse(c, SESSION_PROTOCOL, "PROOF with a signature that is not its certificate's");
@@ -390,18 +392,25 @@ static int judge_proof(struct tls_conn *c, X509 *leaf, const uint8_t *signature,
 }
 
 int tls_check_proof(struct tls_conn *c, const uint8_t *signature, size_t signature_size, const uint8_t *certificates,
-		    size_t certificates_size, struct pki_identity *ret)
+		    size_t certificates_size, struct pki_identity *ret, enum session_reason *ret_reason, char *why, size_t size)
 {
 	STACK_OF(X509) *chain = sk_X509_new_null();
+	uint8_t anchor[PKI_ANCHOR_SIZE];
 	X509 *leaf = NULL;
 	int r;
 
 	if (!chain || read_chain(certificates, certificates_size, &leaf, chain) < 0)
 		r = tls_refuse(c, SESSION_PROTOCOL, "PROOF with something else than certificates");
 	else
-		r = tls_verify_proof(c, leaf, chain);
+		r = tls_verify_proof(c, leaf, chain, anchor);
 	if (r == 0)
 		r = judge_proof(c, leaf, signature, signature_size, ret);
+	if (r == 0) {
+		memcpy(ret->anchor, anchor, sizeof(ret->anchor));
+		ret->has_anchor = true;
+		*ret_reason = tls_judge(c->tls, ret, why, size);
+		r = *ret_reason == SESSION_OK ? 0 : -EKEYREVOKED;
+	}
 	X509_free(leaf);
 	sk_X509_pop_free(chain, X509_free);
 	ERR_clear_error();

@@ -101,6 +101,7 @@ static const struct role_format {
 	MSG_EMPTY(BL_SIGNER),
 	MSG(BL_TRUST, trust, STR(trust, trust_domain), STR(trust, host)),
 	MSG_EMPTY(BL_REVOKED),
+	MSG(BL_TICKETS, tickets),
 	MSG(BL_CREDENTIAL, credential, STR(credential, spiffe_id)),
 	MSG(BL_FORGET, id),
 	MSG_EMPTY(BL_LISTEN),
@@ -223,6 +224,8 @@ static bool values_in_range(const struct role_msg *m)
 		return m->u.gate_listen.identity < IDENTITY_METHOD_N;
 	if (type == WB_GUARD)
 		return m->u.guard.state < GUARD_STATE_N;
+	if (type == BL_TICKETS)
+		return m->u.tickets.n >= 1 && m->u.tickets.n <= ROLE_TICKET_SECRETS;
 	if (type == BL_CARRY)
 		return m->u.carry.kind < LINK_KIND_N;
 	if (type == LB_ASK)

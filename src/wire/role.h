@@ -112,6 +112,7 @@ enum role_msg_type {
 	BL_SIGNER,	   /* + fd: a channel to the signer (LS_*) */
 	BL_TRUST,	   /* + fd: the roots (PEM); who we are and how links behave (u.trust); first of all, and on change */
 	BL_REVOKED,	   /* + fd: text, a line each: "serial:HEX" or "id:spiffe://..."; replaces the list before; nothing on it may pass */
+	BL_TICKETS,	   /* what all linkers of this host make session tickets from (u.tickets); replaces what was told before */
 	BL_CREDENTIAL,	   /* + fd: certificates (PEM, leaf first) for the signer's key u.credential.kid; replaces the one before */
 	BL_FORGET,	   /* u.id: kid: not ours any more */
 	BL_LISTEN,	   /* + fd: accept sessions here */
@@ -415,6 +416,15 @@ struct role_trust {
 	uint32_t authority;	     /* 1: this host issues certificates: sessions that ask for them, or to join, are taken */
 	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
 	char host[LIMIT_NAME_SIZE]; /* ours */
+};
+
+enum { ROLE_TICKET_SECRETS = 2, ROLE_TICKET_SECRET_SIZE = 64 };
+
+/* Random numbers: who has them could come back as anybody. */
+struct role_tickets {
+	uint32_t n; /* of secrets; the first, the newest, makes tickets, and all open them */
+	uint32_t pad;
+	uint8_t secrets[ROLE_TICKET_SECRETS][ROLE_TICKET_SECRET_SIZE];
 };
 
 struct role_credential {
@@ -721,6 +731,7 @@ struct role_msg {
 		struct role_grace grace;
 		struct role_dial dial;
 		struct role_trust trust;
+		struct role_tickets tickets;
 		struct role_credential credential;
 		struct role_host host;
 		struct role_dial_ask dial_ask;
