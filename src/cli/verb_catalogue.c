@@ -36,6 +36,23 @@ static int catalogue_show(struct cli *c)
 	return CLI_OK;
 }
 
+/* Writing, and reading all of it again; the daemon waits 30 s for the latter. */
+enum { DECIDE_MS = 60 * 1000 };
+
+static int catalogue_decide(struct cli *c, bool restore)
+{
+	AUTO_REPLY reply = { 0 };
+	int r = api_call_within(c, "POST", restore ? "/v1/catalogue/restore" : "/v1/catalogue/accept", json_object(), DECIDE_MS, &reply);
+
+	if (r != CLI_OK || c->json)
+		return r;
+	if (restore)
+		printf("%" PRId64 " known intentions were written into etcd again\n", api_i64(reply.json, "written"));
+	printf("what etcd has now is the catalogue, for all hosts: %" PRId64 " intentions (generation %" PRId64 ")\n", api_i64(reply.json, "intentions"),
+	       api_i64(reply.json, "generation"));
+	return CLI_OK;
+}
+
 int verb_catalogue(struct cli *c, int argc, char **argv)
 {
 	int n = cli_begin(c, NULL, 0, argc, argv, OPT_OPERANDS_ANYWHERE, 0, 1);
@@ -45,8 +62,8 @@ int verb_catalogue(struct cli *c, int argc, char **argv)
 	if (n == 0)
 		return catalogue_show(c);
 	if (strcmp(argv[0], "accept") == 0)
-		return api_do(c, "POST", "/v1/catalogue/accept", json_object(), "what etcd has now is the catalogue, for all hosts");
+		return catalogue_decide(c, false);
 	if (strcmp(argv[0], "restore") == 0)
-		return api_do(c, "POST", "/v1/catalogue/restore", json_object(), "the known intentions are in etcd again, for all hosts");
+		return catalogue_decide(c, true);
 	return cli_usage(c, "accept or restore, not \"%s\"", argv[0]);
 }

@@ -592,12 +592,35 @@ static void delete_intention(struct call *c)
 		broker_intention_remove(c->b, &from, &to, done_ok, c);
 }
 
+static void answer_catalogue(struct call *c, int error, const char *why, size_t n_written)
+{
+	const struct catalogue_status *s = catalogue_status(c->b);
+
+	if (error)
+		call_error(c, error, why);
+	else
+		call_json(c, json_pack("{s:b,s:I,s:I,s:I}", "ok", 1, "written", (json_int_t)n_written, "intentions", (json_int_t)s->n_intentions,
+				       "generation", (json_int_t)s->known.epoch.generation));
+}
+
+static void done_accept(void *arg, int error, const char *why)
+{
+	answer_catalogue(arg, error, why, 0);
+}
+
+static void done_restore(void *arg, int error, const char *why)
+{
+	struct call *c = arg;
+
+	answer_catalogue(c, error, why, catalogue_status(c->b)->n_restored);
+}
+
 static void accept_catalogue(struct call *c, bool restore)
 {
 	char by[ENTRY_BY_SIZE];
 
 	write_by(c, by);
-	catalogue_accept(c->b, restore, by, done_ok, c);
+	catalogue_accept(c->b, restore, by, restore ? done_restore : done_accept, c);
 }
 
 static void post_catalogue_accept(struct call *c)

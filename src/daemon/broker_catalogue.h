@@ -19,6 +19,7 @@ struct catalogue_status {
 	int64_t since_unix_s;		/* of state */
 	struct state_known known;	/* epoch.epoch "": nothing yet */
 	size_t n_hosts, n_services, n_intentions, n_waiting; /* waiting: intentions of new data that nobody has accepted */
+	size_t n_restored; /* intentions that the last `sealane catalogue restore` wrote into etcd */
 	uint64_t n_ranges, n_changes, n_malformed, n_resets, n_faults;
 };
 const struct catalogue_status *catalogue_status(const struct broker *b);
@@ -40,7 +41,7 @@ void catalogue_on_msg(struct broker *b, const struct role_msg *m);
 void catalogue_intention_set(struct broker *b, const struct intention *i, const char *by, broker_done_fn done, void *arg);
 void catalogue_intention_remove(struct broker *b, const struct service_pattern *source, const struct service_pattern *destination,
 				broker_done_fn done, void *arg);
-/* catalogue_accept() - etcd's data is right; @restore: after the known intentions were written into it. */
+/* catalogue_accept() - etcd's data is right; @restore: after the known intentions were written into it. Done when it counts here. */
 void catalogue_accept(struct broker *b, bool restore, const char *by, broker_done_fn done, void *arg);
 
 /* --- between the two files --- */

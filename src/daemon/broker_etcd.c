@@ -13,6 +13,7 @@
 #include "core/base64.h"
 
 #include <stdio.h>
+#include <sys/queue.h>
 #include <sys/random.h>
 
 enum {
@@ -20,6 +21,8 @@ enum {
 	/* How many lanes a service has, others may know a little late. */
 	LANES_EVERY_TICKS = 5,
 	ORDERS_MAX = LIMIT_CATALOGUE_ENTRIES,
+	/* From etcd's word that it has an epoch until its data was read anew: one range, and the pause before it. */
+	ACCEPT_MAX_MS = 30 * 1000,
 };
 
 /* Something of ours, as it was said last. */
@@ -39,9 +42,17 @@ struct order {
 	UT_hash_handle hh;
 };
 
+/* An epoch of an operator's. It is done when etcd has told it back: then what goes with it counts here. */
+struct accepting {
+	uint64_t generation, deadline_ns;
+	broker_done_fn done;
+	void *arg;
+	LIST_ENTRY(accepting) next; /* once etcd has it */
+};
+
 /* Intentions that are being written back, and then the epoch. */
 struct restore {
-	size_t n_left;
+	size_t n_left, n_written;
 	int error;
 	bool sent; /* all of them */
 	char why[256], by[ENTRY_BY_SIZE];
@@ -57,6 +68,7 @@ static struct {
 	char paths[ETCD_FILE_N][LIMIT_PATH_SIZE];
 	struct own *own;
 	struct order *orders;
+	LIST_HEAD(, accepting) accepting;
 	uint32_t seq;
 } g_etcd;
 
@@ -189,12 +201,44 @@ static void forget_own(void)
 	}
 }
 
+static void accepting_end(struct accepting *a, int error, const char *why)
+{
+	LIST_REMOVE(a, next);
+	a->done(a->arg, error, why);
+	free(a);
+}
+
+/* Has the decision arrived? */
+static void accepting_look(void)
+{
+	const struct state_known *k = &g_catalogue.status.known;
+	uint64_t now = clock_ns();
+	struct accepting *a, *next;
+
+	for (a = LIST_FIRST(&g_etcd.accepting); a; a = next) {
+		next = LIST_NEXT(a, next);
+		if (k->epoch.generation >= a->generation && !k->reset_unix_s)
+			accepting_end(a, 0, "");
+		else if (now >= a->deadline_ns)
+			accepting_end(a, -ETIMEDOUT, "etcd has taken it, but has not told its data again within 30 s: `sealane catalogue` says how it stands");
+	}
+}
+
+static void accepting_fail(const char *why)
+{
+	struct accepting *a;
+
+	while ((a = LIST_FIRST(&g_etcd.accepting)))
+		accepting_end(a, -EHOSTDOWN, why);
+}
+
 static void on_tick(struct broker *b, void *arg)
 {
 	g_etcd.ticking = g_etcd.wanted;
 	if (!g_etcd.wanted)
 		return;
 	catalogue_settle(b);
+	accepting_look();
 	if (b->catalogue.fd >= 0)
 		say_all(b, g_etcd.n_ticks++ % LANES_EVERY_TICKS == 0);
 	broker_after(b, TICK_MS, on_tick, NULL);
@@ -306,6 +350,7 @@ static void stop_role(struct broker *b)
 
 	g_etcd.wanted = false;
 	orders_fail("etcd was taken out of the configuration");
+	accepting_fail("etcd was taken out of the configuration");
 	forget_own();
 	broker_ask(b, &m, -1, NULL, NULL);
 	broker_close_catalogue(b);
@@ -360,6 +405,12 @@ static void on_done(const struct role_msg *m)
 		order_answer(o, m->u.etcd_done.error, m->u.etcd_done.why);
 }
 
+static void on_end(struct broker *b, const struct role_etcd_range *r)
+{
+	catalogue_on_end(b, r);
+	accepting_look();
+}
+
 void catalogue_on_msg(struct broker *b, const struct role_msg *m)
 {
 	if (!g_etcd.wanted)
@@ -371,7 +422,7 @@ void catalogue_on_msg(struct broker *b, const struct role_msg *m)
 	else if (m->type == EB_ENTRY)
 		catalogue_on_entry(b, &m->u.entry);
 	else if (m->type == EB_END)
-		catalogue_on_end(b, &m->u.etcd_range);
+		on_end(b, &m->u.etcd_range);
 	else if (m->type == EB_TAKEN)
 		log_taken(m->u.entry.key);
 	else if (m->type == EB_DONE)
@@ -453,6 +504,29 @@ void catalogue_intention_remove(struct broker *b, const struct service_pattern *
 		order(b, BE_WRITE, key ? key : "", NULL, done, arg);
 }
 
+static void on_epoch_written(void *arg, int error, const char *why)
+{
+	struct accepting *a = arg;
+
+	LIST_INSERT_HEAD(&g_etcd.accepting, a, next);
+	if (error)
+		accepting_end(a, error, why);
+	else
+		a->deadline_ns = clock_ns() + (uint64_t)ACCEPT_MAX_MS * 1000000;
+}
+
+static void order_epoch(struct broker *b, const char *value, uint64_t generation, broker_done_fn done, void *arg)
+{
+	struct accepting *a = calloc(1, sizeof(*a));
+
+	if (!a) {
+		done(arg, -ENOMEM, "no memory");
+		return;
+	}
+	*a = (struct accepting){ .generation = generation, .done = done, .arg = arg };
+	order(b, BE_ACCEPT, "epoch", value, on_epoch_written, a);
+}
+
 static void put_epoch(struct broker *b, const char *by, broker_done_fn done, void *arg)
 {
 	const struct entry_epoch *known = &g_catalogue.status.known.epoch, *seen = &g_catalogue.seen;
@@ -471,13 +545,14 @@ static void put_epoch(struct broker *b, const char *by, broker_done_fn done, voi
 		return;
 	}
 	log_info("catalogue.accepting", LOG_U64("generation", e.epoch.generation), LOG_STR("by", by));
-	order(b, BE_ACCEPT, "epoch", value, done, arg);
+	order_epoch(b, value, e.epoch.generation, done, arg);
 }
 
 static void restore_end(struct restore *r)
 {
 	if (r->n_left || !r->sent)
 		return;
+	g_catalogue.status.n_restored = r->n_written;
 	if (r->error)
 		r->done(r->arg, r->error, r->why);
 	else
@@ -494,6 +569,7 @@ static void on_restored(void *arg, int error, const char *why)
 		if (!str_copy(r->why, sizeof(r->why), why))
 			r->why[0] = '\0';
 	}
+	r->n_written += !error;
 	r->n_left--;
 	restore_end(r);
 }
