@@ -1,6 +1,6 @@
 /*
  * Theory of operation: a list is a table of its lines, by their text, so that "is this serial on it", "is this name" are one look. What
- * was issued to a host is told by the first half of a serial (serial_host()), so the two kinds of entries that mean a host stand in a
+ * was issued to a host is told by the second half of a serial (serial_make()), so the two kinds of entries that mean a host stand in a
  * second table, by a mark: "HOST" for all of a host's, "HOST/ID" for those of one service, where HOST is that half in hexadecimal. A
  * certificate is looked up four times, however long the list is.
  *
@@ -49,7 +49,7 @@ bool revoked_version_supersedes(const struct revoked_version *offered, const str
 
 /* ------------------------------------------------------------------ serials */
 
-void serial_host(uint8_t ret[SERIAL_HOST_SIZE], const char *host)
+static void host_bytes(uint8_t ret[SERIAL_HOST_SIZE], const char *host)
 {
 	static const char label[] = "sealane serial v1";
 	uint8_t digest[SHA256_SIZE];
@@ -60,29 +60,42 @@ void serial_host(uint8_t ret[SERIAL_HOST_SIZE], const char *host)
 	sha256_add(&s, host, strlen(host));
 	sha256_end(&s, digest);
 	memcpy(ret, digest, SERIAL_HOST_SIZE);
-	ret[0] = (uint8_t)((ret[0] & 0x3f) | 0x40); /* positive and without a leading zero: one length, one spelling */
+}
+
+void serial_make(uint8_t ret[SERIAL_SIZE], const uint8_t random[SERIAL_RANDOM_SIZE], const char *host)
+{
+	memcpy(ret, random, SERIAL_RANDOM_SIZE);
+	ret[0] = (uint8_t)((ret[0] & 0x7f) | 0x40); /* positive and without a leading zero: one length, one spelling */
+	host_bytes(ret + SERIAL_RANDOM_SIZE, host);
 }
 
 static void host_hex(char ret[HOST_HEX_SIZE + 1], const char *host)
 {
 	uint8_t bytes[SERIAL_HOST_SIZE];
 
-	serial_host(bytes, host);
+	host_bytes(bytes, host);
 	hex_encode(ret, bytes, sizeof(bytes));
+}
+
+/* The part of a serial that says whose it is; NULL: it is none of ours. */
+static const char *host_part(const char *serial)
+{
+	return strlen(serial) == 2 * SERIAL_SIZE ? serial + 2 * SERIAL_RANDOM_SIZE : NULL;
 }
 
 bool serial_is_of_host(const char *serial, const char *host)
 {
+	const char *part = host_part(serial);
 	char hex[HOST_HEX_SIZE + 1];
 
 	host_hex(hex, host);
-	return strlen(serial) == 2 * SERIAL_SIZE && strncmp(serial, hex, HOST_HEX_SIZE) == 0;
+	return part && strcmp(part, hex) == 0;
 }
 
 /* ------------------------------------------------------------------ one line */
 
 /* A SPIFFE ID of a host (then its name into e->host) or of a service, in whichever trust domain. */
-static int parse_id(struct revoked_entry *e, const char *id)
+static int parse_id(struct revocation *e, const char *id)
 {
 	char domain[LIMIT_TRUST_DOMAIN_SIZE];
 	struct service_name unused;
@@ -101,7 +114,7 @@ static int parse_id(struct revoked_entry *e, const char *id)
 }
 
 /* "TIME:ID@HOST". */
-static int parse_before(struct revoked_entry *e, const char *text)
+static int parse_before(struct revocation *e, const char *text)
 {
 	char id[LIMIT_SPIFFE_ID_SIZE], host[LIMIT_NAME_SIZE];
 	const char *at = strchr(text, '@');
@@ -118,7 +131,7 @@ static int parse_before(struct revoked_entry *e, const char *text)
 	return 0;
 }
 
-static int parse_serial(struct revoked_entry *e, const char *hex)
+static int parse_serial(struct revocation *e, const char *hex)
 {
 	size_t n = strspn(hex, "0123456789abcdef");
 
@@ -127,9 +140,9 @@ static int parse_serial(struct revoked_entry *e, const char *hex)
 	return str_copy(e->what, sizeof(e->what), hex) ? 0 : -EINVAL;
 }
 
-int revoked_entry_parse(struct revoked_entry *ret, const char *line)
+int revocation_parse(struct revocation *ret, const char *line)
 {
-	struct revoked_entry e = {};
+	struct revocation e = {};
 	char again[REVOKED_LINE_SIZE];
 	int r = -EINVAL;
 
@@ -145,13 +158,13 @@ int revoked_entry_parse(struct revoked_entry *ret, const char *line)
 		e.kind = REVOKED_BEFORE;
 		r = parse_before(&e, line + 7);
 	}
-	if (r < 0 || strcmp(revoked_entry_format(again, &e), line) != 0)
+	if (r < 0 || strcmp(revocation_format(again, &e), line) != 0)
 		return -EINVAL;
 	*ret = e;
 	return 0;
 }
 
-char *revoked_entry_format(char *ret, const struct revoked_entry *e)
+char *revocation_format(char *ret, const struct revocation *e)
 {
 	if (e->kind == REVOKED_BEFORE)
 		snprintf(ret, REVOKED_LINE_SIZE, "before:%" PRId64 ":%s@%s", e->before_unix_s, e->what, e->host);
@@ -171,6 +184,7 @@ struct revoked_line {
 
 struct revoked_list {
 	struct revoked_line *by_text, *by_mark;
+	size_t size;
 };
 
 struct revoked_list *revoked_list_new(void)
@@ -210,7 +224,7 @@ static struct revoked_line *find_mark(const struct revoked_list *l, const char *
 }
 
 /* Into @ret of MARK_SIZE; "" if it has none. */
-static void mark_of(char *ret, const struct revoked_entry *e)
+static void mark_of(char *ret, const struct revocation *e)
 {
 	char host[HOST_HEX_SIZE + 1];
 
@@ -237,11 +251,11 @@ static void add_mark(struct revoked_list *l, struct revoked_line *line)
 int revoked_list_add(struct revoked_list *l, const char *text)
 {
 	char mark[MARK_SIZE];
-	struct revoked_entry e;
+	struct revocation e;
 	struct revoked_line *line;
 	size_t n = strlen(text) + 1, n_mark;
 
-	if (revoked_entry_parse(&e, text) < 0)
+	if (revocation_parse(&e, text) < 0)
 		return -EINVAL;
 	if (find_text(l, text))
 		return 0;
@@ -255,6 +269,7 @@ int revoked_list_add(struct revoked_list *l, const char *text)
 	memcpy(line->text, text, n);
 	line->before_unix_s = e.before_unix_s;
 	HASH_ADD_KEYPTR(by_text, l->by_text, line->text, n - 1, line);
+	l->size += n;
 	if (n_mark) {
 		line->mark = memcpy(line->text + n, mark, n_mark);
 		add_mark(l, line);
@@ -299,6 +314,11 @@ size_t revoked_list_n(const struct revoked_list *l)
 	return HASH_CNT(by_text, l->by_text);
 }
 
+size_t revoked_list_size(const struct revoked_list *l)
+{
+	return l->size;
+}
+
 int revoked_list_each(const struct revoked_list *l, int (*fn)(void *arg, const char *line), void *arg)
 {
 	int r = 0;
@@ -312,6 +332,7 @@ const char *revoked_list_find(const struct revoked_list *l, const char *spiffe_i
 {
 	char key[REVOKED_LINE_SIZE];
 	const struct revoked_line *line;
+	const char *host = host_part(serial);
 
 	snprintf(key, sizeof(key), "serial:%s", serial);
 	line = find_text(l, key);
@@ -319,13 +340,11 @@ const char *revoked_list_find(const struct revoked_list *l, const char *spiffe_i
 		snprintf(key, sizeof(key), "id:%s", spiffe_id);
 		line = find_text(l, key);
 	}
-	if (line || strlen(serial) != 2 * SERIAL_SIZE)
+	if (!line && host)
+		line = find_mark(l, host);
+	if (line || !host)
 		return line ? line->text : NULL;
-	snprintf(key, sizeof(key), "%.*s", HOST_HEX_SIZE, serial);
-	line = find_mark(l, key);
-	if (line)
-		return line->text;
-	snprintf(key, sizeof(key), "%.*s/%s", HOST_HEX_SIZE, serial, spiffe_id);
+	snprintf(key, sizeof(key), "%s/%s", host, spiffe_id);
 	line = find_mark(l, key);
 	return line && not_before < line->before_unix_s ? line->text : NULL;
 }

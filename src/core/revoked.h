@@ -25,11 +25,12 @@ enum {
 	/* The longest line: "before:TIME:ID@HOST" with the NUL. */
 	REVOKED_LINE_SIZE = 7 + 20 + 1 + LIMIT_SPIFFE_ID_SIZE + LIMIT_NAME_SIZE,
 	/*
-	 * A serial that our authority gives: SERIAL_HOST_SIZE bytes that say to which host, and as many random ones, the 64 bits that the
-	 * CA/Browser Forum asks for. So what was issued to a host is known by its serials, also when the book that lists them is lost.
+	 * A serial that our authority gives: random bytes, nearly the 64 bits that the CA/Browser Forum asks for, then SERIAL_HOST_SIZE
+	 * bytes that say to which host. So what was issued to a host is known by its serials, also when the book that lists them is lost.
 	 */
+	SERIAL_RANDOM_SIZE = 8,
 	SERIAL_HOST_SIZE = 8,
-	SERIAL_SIZE = 16,
+	SERIAL_SIZE = SERIAL_RANDOM_SIZE + SERIAL_HOST_SIZE,
 };
 
 /* revoked_version_format() - "EPOCH-COUNTER", decimal, into @ret of REVOKED_VERSION_SIZE. Returns @ret. */
@@ -39,8 +40,8 @@ MUST_CHECK int revoked_version_parse(struct revoked_version *ret, const char *te
 /* revoked_version_supersedes() - does a member that has @have take @offered? Of another epoch always, of the same one if it is higher. */
 bool revoked_version_supersedes(const struct revoked_version *offered, const struct revoked_version *have);
 
-/* serial_host() - the part of a serial that says that it was issued to @host; also its first bit says that it is positive. */
-void serial_host(uint8_t ret[SERIAL_HOST_SIZE], const char *host);
+/* serial_make() - of a certificate that is issued to @host. @random: as many bytes as SERIAL_RANDOM_SIZE says. */
+void serial_make(uint8_t ret[SERIAL_SIZE], const uint8_t random[SERIAL_RANDOM_SIZE], const char *host);
 /* serial_is_of_host() - @serial: hexadecimal. */
 bool serial_is_of_host(const char *serial, const char *host);
 
@@ -50,17 +51,17 @@ enum revoked_kind {
 	REVOKED_BEFORE, /* "before:TIME:ID@HOST": those for a service's ID, issued to HOST, that are valid from a moment before TIME */
 };
 
-struct revoked_entry {
+struct revocation {
 	enum revoked_kind kind;
 	int64_t before_unix_s;	       /* REVOKED_BEFORE */
 	char host[LIMIT_NAME_SIZE];    /* REVOKED_BEFORE; REVOKED_ID of a host; else "" */
 	char what[LIMIT_SPIFFE_ID_SIZE]; /* the serial, or the SPIFFE ID */
 };
 
-/* revoked_entry_parse() - one line, without its end; each entry has one spelling. Return: 0 or -EINVAL. */
-MUST_CHECK int revoked_entry_parse(struct revoked_entry *ret, const char *line);
-/* revoked_entry_format() - into @ret of REVOKED_LINE_SIZE. Returns @ret. */
-char *revoked_entry_format(char *ret, const struct revoked_entry *e);
+/* revocation_parse() - one line, without its end; each entry has one spelling. Return: 0 or -EINVAL. */
+MUST_CHECK int revocation_parse(struct revocation *ret, const char *line);
+/* revocation_format() - into @ret of REVOKED_LINE_SIZE. Returns @ret. */
+char *revocation_format(char *ret, const struct revocation *e);
 
 struct revoked_list;
 
@@ -71,7 +72,9 @@ struct revoked_list *revoked_list_free(struct revoked_list *l);
 MUST_CHECK int revoked_list_add(struct revoked_list *l, const char *line);
 /* revoked_list_parse() - of @text, a line each; *ret owned by the caller. Return: 0; -EBADMSG; -E2BIG; -ENOMEM. */
 MUST_CHECK int revoked_list_parse(struct revoked_list **ret, const char *text, size_t size);
+/* revoked_list_n() - its lines; revoked_list_size() - bytes of their text, with the ends of lines. */
 size_t revoked_list_n(const struct revoked_list *l);
+size_t revoked_list_size(const struct revoked_list *l);
 /* revoked_list_each() - every line as it was added, in that order; stops at non-zero, returns it. */
 int revoked_list_each(const struct revoked_list *l, int (*fn)(void *arg, const char *line), void *arg);
 

@@ -50,8 +50,8 @@ MUST_CHECK int state_each_enrolment(struct state_db *db, int (*fn)(void *arg, co
 
 enum {
 	STATE_KEY_NAME_SIZE = 2 * LIMIT_NAME_SIZE + 16,
-	STATE_SERIAL_SIZE = 2 * 20 + 1,			 /* hexadecimal, lower case */
-	STATE_REVOKED_SIZE = LIMIT_SPIFFE_ID_SIZE + 8,
+	STATE_SERIAL_SIZE = REVOKED_SERIAL_SIZE,	 /* hexadecimal, lower case */
+	STATE_REVOKED_SIZE = REVOKED_LINE_SIZE,
 	STATE_SERVICES_SIZE = 4096,			 /* patterns of one token, with blanks between */
 };
 
@@ -79,6 +79,7 @@ struct state_grant {
 	char host[LIMIT_NAME_SIZE];
 	struct service_pattern pattern;
 	bool allow;
+	bool stood; /* !allow, exact: it took the place of one that allowed, and gives it back when it goes */
 };
 
 struct state_token {
@@ -97,7 +98,7 @@ struct state_issued {
 };
 
 struct state_revoked {
-	char entry[STATE_REVOKED_SIZE]; /* "serial:HEX", "id:spiffe://..." */
+	char entry[STATE_REVOKED_SIZE]; /* a line of the list (core/revoked.h) */
 	int64_t since_unix_s;
 	int64_t until_unix_s; /* 0: for ever */
 };
@@ -126,9 +127,18 @@ MUST_CHECK int state_each_token(struct state_db *db, int (*fn)(void *arg, const 
 /* state_find_token() - the one whose hash that is, if there is one. */
 MUST_CHECK int state_find_token(struct state_db *db, const char *hash, int (*fn)(void *arg, const struct state_token *t), void *arg);
 
+/* state_put_issued() - a serial is given once: -EBADMSG if it is there. */
 MUST_CHECK int state_put_issued(struct state_db *db, const struct state_issued *i);
 MUST_CHECK int state_forget_issued(struct state_db *db, int64_t before);
 MUST_CHECK int state_each_issued(struct state_db *db, int (*fn)(void *arg, const struct state_issued *i), void *arg);
+/* state_find_issued() - those whose serial begins with @serial (hexadecimal), 9 at most. */
+MUST_CHECK int state_find_issued(struct state_db *db, const char *serial, int (*fn)(void *arg, const struct state_issued *i), void *arg);
+/* state_each_newest() - of each host and SPIFFE ID the last one that was issued and ends at @now or later; @n: how many such ones there are. */
+MUST_CHECK int state_each_newest(struct state_db *db, int64_t now, int (*fn)(void *arg, const struct state_issued *i, uint64_t n), void *arg);
+/* state_last_issued() - when the last one for @spiffe_id was issued to @host (0: none was), and how many the table has. */
+MUST_CHECK int state_last_issued(struct state_db *db, const char *host, const char *spiffe_id, int64_t *ret_unix_s, uint64_t *ret_n);
+/* state_trim_issued() - of what was issued to @host only the last @keep stay in the table. */
+MUST_CHECK int state_trim_issued(struct state_db *db, const char *host, int64_t keep);
 
 /* state_revoked_is_sound() - may @entry stand in the list? Also for one that came from another host. */
 bool state_revoked_is_sound(const char *entry);

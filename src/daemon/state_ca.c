@@ -7,7 +7,6 @@
  *
  * Before this file: broker_ca.c, broker_authority.c. After it: the same, at the next start.
  */
-#include "core/svid.h"
 #include "core/token.h"
 #include "daemon/state_int.h"
 
@@ -34,6 +33,10 @@ enum {
 	STMT_FORGET_ISSUED,
 	STMT_EACH_ISSUED,
 	STMT_COUNT_ISSUED,
+	STMT_FIND_ISSUED,
+	STMT_NEWEST_ISSUED,
+	STMT_LAST_ISSUED,
+	STMT_TRIM_ISSUED,
 	STMT_PUT_REVOKED,
 	STMT_DELETE_REVOKED,
 	STMT_FORGET_REVOKED,
@@ -62,10 +65,18 @@ static const char *const g_statements[STMT_N] = {
 	[STMT_EACH_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token ORDER BY expires_unix_s",
 	[STMT_FIND_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token WHERE hash = ?1",
 	[STMT_COUNT_TOKENS] = "SELECT count(*) FROM ca_token",
-	[STMT_PUT_ISSUED] = "INSERT OR REPLACE INTO ca_issued VALUES(?1, ?2, ?3, ?4, ?5)",
+	[STMT_PUT_ISSUED] = "INSERT INTO ca_issued VALUES(?1, ?2, ?3, ?4, ?5)",
 	[STMT_FORGET_ISSUED] = "DELETE FROM ca_issued WHERE not_after < ?1",
 	[STMT_EACH_ISSUED] = "SELECT serial, spiffe_id, host, issued_unix_s, not_after FROM ca_issued ORDER BY spiffe_id, not_after",
 	[STMT_COUNT_ISSUED] = "SELECT count(*) FROM ca_issued",
+	/* 'g' comes after every hexadecimal digit. */
+	[STMT_FIND_ISSUED] = "SELECT serial, spiffe_id, host, issued_unix_s, not_after FROM ca_issued WHERE serial >= ?1 AND serial < ?1 || 'g' LIMIT 9",
+	/* SQLite takes the other columns from the row that has the greatest value. */
+	[STMT_NEWEST_ISSUED] = "SELECT serial, spiffe_id, host, max(issued_unix_s), not_after, count(*) FROM ca_issued WHERE not_after >= ?1 "
+			       "GROUP BY host, spiffe_id",
+	[STMT_LAST_ISSUED] = "SELECT coalesce(max(issued_unix_s), 0), count(*) FROM ca_issued WHERE host = ?1 AND spiffe_id = ?2",
+	[STMT_TRIM_ISSUED] = "DELETE FROM ca_issued WHERE serial IN (SELECT serial FROM ca_issued WHERE host = ?1 "
+			     "ORDER BY issued_unix_s DESC LIMIT -1 OFFSET ?2)",
 	[STMT_PUT_REVOKED] = "INSERT OR REPLACE INTO revoked VALUES(?1, ?2, ?3)",
 	[STMT_DELETE_REVOKED] = "DELETE FROM revoked WHERE entry = ?1",
 	[STMT_FORGET_REVOKED] = "DELETE FROM revoked WHERE until_unix_s <> 0 AND until_unix_s < ?1",
@@ -145,16 +156,9 @@ static bool issued_is_sound(const struct state_issued *i)
 
 bool state_revoked_is_sound(const char *entry)
 {
-	size_t n = strlen(entry);
+	struct revocation unused;
 
-	if (strncmp(entry, "serial:", 7) == 0)
-		return is_hex(entry + 7, 2, 40);
-	if (strncmp(entry, "id:spiffe://", 12) != 0 || n >= STATE_REVOKED_SIZE)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if (entry[i] <= ' ' || entry[i] > '~')
-			return false;
-	return true;
+	return revocation_parse(&unused, entry) == 0;
 }
 
 /* ------------------------------------------------------------------ statements */
@@ -191,7 +195,28 @@ int state_end(struct state_db *db, int error)
 
 	if (r < 0 && !sqlite3_get_autocommit(db->sql))
 		(void)run_plain(db->sql, "ROLLBACK"); /* the failure before it is what counts */
+	if (r < 0)
+		db->n_issued = db->n_revoked = -1;
 	return r;
+}
+
+/*
+ * Is there room for another row? Counting walks the whole table, so it is done once, and again only when the number says that the table is
+ * full: rows that took the place of others were counted as new.
+ */
+static int has_room(struct state_db *db, int64_t *n, int count, int64_t limit)
+{
+	sqlite3_stmt *s = db->ca_stmts[count];
+	int rc, r;
+
+	if (*n >= 0 && *n < limit)
+		return 0;
+	rc = sqlite3_step(s);
+	*n = rc == SQLITE_ROW ? sqlite3_column_int64(s, 0) : -1;
+	r = sql_finish(s, rc);
+	if (r < 0)
+		return r;
+	return *n < limit ? 0 : -ENOSPC;
 }
 
 /* Who gets the rows of a table: one of the functions. */
@@ -201,6 +226,7 @@ struct sink {
 	int (*grant)(void *arg, const struct state_grant *g);
 	int (*token)(void *arg, const struct state_token *t);
 	int (*issued)(void *arg, const struct state_issued *i);
+	int (*newest)(void *arg, const struct state_issued *i, uint64_t n);
 	int (*revoked)(void *arg, const struct state_revoked *e);
 	void *arg;
 	const char *key; /* NULL: the statement has no parameter */
@@ -311,20 +337,23 @@ int state_each_certificate(struct state_db *db, int (*fn)(void *arg, const struc
 
 /* ------------------------------------------------------------------ grants */
 
+/* What stands in the column. */
+enum { GRANT_DENIES, GRANT_ALLOWS, GRANT_DENIES_AGAIN };
+
 int state_put_grant(struct state_db *db, const struct state_grant *g)
 {
 	sqlite3_stmt *s = db->ca_stmts[STMT_PUT_GRANT];
 	char text[LIMIT_SERVICE_SIZE];
 	int rc = SQLITE_OK, r;
 
-	if (!label_is_valid(g->host))
+	if (!label_is_valid(g->host) || (g->stood && (g->allow || g->pattern.rank != PATTERN_EXACT)))
 		return -EINVAL;
 	r = sql_has_room(db->ca_stmts[STMT_COUNT_GRANTS], SQLITE_OK, LIMIT_CA_GRANTS);
 	if (r < 0)
 		return r;
 	sql_bind_text(s, &rc, 1, g->host);
 	sql_bind_text(s, &rc, 2, service_pattern_format(text, &g->pattern));
-	sql_bind_number(s, &rc, 3, g->allow);
+	sql_bind_number(s, &rc, 3, g->allow ? GRANT_ALLOWS : g->stood ? GRANT_DENIES_AGAIN : GRANT_DENIES);
 	return sql_run(s, rc);
 }
 
@@ -345,9 +374,10 @@ static int grant_from_row(sqlite3_stmt *s, const struct sink *to)
 	int64_t allow;
 
 	if (!sql_column_text(s, 0, g.host, sizeof(g.host)) || !label_is_valid(g.host) || !sql_column_pattern(s, 1, &g.pattern) ||
-	    !sql_column_number(s, 2, 0, 1, &allow))
+	    !sql_column_number(s, 2, GRANT_DENIES, GRANT_DENIES_AGAIN, &allow) || (allow == GRANT_DENIES_AGAIN && g.pattern.rank != PATTERN_EXACT))
 		return -EBADMSG;
-	g.allow = allow != 0;
+	g.allow = allow == GRANT_ALLOWS;
+	g.stood = allow == GRANT_DENIES_AGAIN;
 	return to->grant ? to->grant(to->arg, &g) : 0;
 }
 
@@ -428,7 +458,7 @@ int state_put_issued(struct state_db *db, const struct state_issued *i)
 
 	if (!issued_is_sound(i))
 		return -EINVAL;
-	r = sql_has_room(db->ca_stmts[STMT_COUNT_ISSUED], SQLITE_OK, LIMIT_CA_ISSUED);
+	r = has_room(db, &db->n_issued, STMT_COUNT_ISSUED, LIMIT_CA_ISSUED);
 	if (r < 0)
 		return r;
 	sql_bind_text(s, &rc, 1, i->serial);
@@ -436,21 +466,41 @@ int state_put_issued(struct state_db *db, const struct state_issued *i)
 	sql_bind_text(s, &rc, 3, i->host);
 	sql_bind_number(s, &rc, 4, i->issued_unix_s);
 	sql_bind_number(s, &rc, 5, i->not_after);
-	return sql_run(s, rc);
+	r = sql_run(s, rc);
+	if (r == 0)
+		db->n_issued++;
+	return r;
 }
 
 int state_forget_issued(struct state_db *db, int64_t before)
 {
+	db->n_issued = -1;
 	return forget_before(db, STMT_FORGET_ISSUED, before);
+}
+
+int state_trim_issued(struct state_db *db, const char *host, int64_t keep)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_TRIM_ISSUED];
+	int rc = SQLITE_OK;
+
+	db->n_issued = -1;
+	sql_bind_text(s, &rc, 1, host);
+	sql_bind_number(s, &rc, 2, keep);
+	return sql_run(s, rc);
+}
+
+static bool read_issued(sqlite3_stmt *s, struct state_issued *ret)
+{
+	return sql_column_text(s, 0, ret->serial, sizeof(ret->serial)) && sql_column_text(s, 1, ret->spiffe_id, sizeof(ret->spiffe_id)) &&
+	       sql_column_text(s, 2, ret->host, sizeof(ret->host)) && sql_column_number(s, 3, 0, INT64_MAX, &ret->issued_unix_s) &&
+	       sql_column_number(s, 4, 0, INT64_MAX, &ret->not_after) && issued_is_sound(ret);
 }
 
 static int issued_from_row(sqlite3_stmt *s, const struct sink *to)
 {
 	struct state_issued i = {};
 
-	if (!sql_column_text(s, 0, i.serial, sizeof(i.serial)) || !sql_column_text(s, 1, i.spiffe_id, sizeof(i.spiffe_id)) ||
-	    !sql_column_text(s, 2, i.host, sizeof(i.host)) || !sql_column_number(s, 3, 0, INT64_MAX, &i.issued_unix_s) ||
-	    !sql_column_number(s, 4, 0, INT64_MAX, &i.not_after) || !issued_is_sound(&i))
+	if (!read_issued(s, &i))
 		return -EBADMSG;
 	return to->issued ? to->issued(to->arg, &i) : 0;
 }
@@ -458,6 +508,50 @@ static int issued_from_row(sqlite3_stmt *s, const struct sink *to)
 int state_each_issued(struct state_db *db, int (*fn)(void *arg, const struct state_issued *i), void *arg)
 {
 	return each(db, STMT_EACH_ISSUED, LIMIT_CA_ISSUED, issued_from_row, &(struct sink){ .issued = fn, .arg = arg });
+}
+
+int state_find_issued(struct state_db *db, const char *serial, int (*fn)(void *arg, const struct state_issued *i), void *arg)
+{
+	return each(db, STMT_FIND_ISSUED, LIMIT_CA_ISSUED, issued_from_row, &(struct sink){ .issued = fn, .arg = arg, .key = serial });
+}
+
+static int newest_from_row(sqlite3_stmt *s, const struct sink *to)
+{
+	struct state_issued i = {};
+	int64_t n;
+
+	if (!read_issued(s, &i) || !sql_column_number(s, 5, 1, INT64_MAX, &n))
+		return -EBADMSG;
+	return to->newest(to->arg, &i, (uint64_t)n);
+}
+
+int state_each_newest(struct state_db *db, int64_t now, int (*fn)(void *arg, const struct state_issued *i, uint64_t n), void *arg)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_NEWEST_ISSUED];
+	int rc = SQLITE_OK;
+
+	sql_bind_number(s, &rc, 1, now);
+	if (rc != SQLITE_OK)
+		return sql_finish(s, rc);
+	return each(db, STMT_NEWEST_ISSUED, LIMIT_CA_ISSUED, newest_from_row, &(struct sink){ .newest = fn, .arg = arg });
+}
+
+int state_last_issued(struct state_db *db, const char *host, const char *spiffe_id, int64_t *ret_unix_s, uint64_t *ret_n)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_LAST_ISSUED];
+	int64_t last = 0, n = 0;
+	int rc = SQLITE_OK, r;
+
+	sql_bind_text(s, &rc, 1, host);
+	sql_bind_text(s, &rc, 2, spiffe_id);
+	if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW && (!sql_column_number(s, 0, 0, INT64_MAX, &last) || !sql_column_number(s, 1, 0, INT64_MAX, &n)))
+		rc = SQLITE_CORRUPT;
+	r = sql_finish(s, rc);
+	if (r < 0)
+		return r;
+	*ret_unix_s = last;
+	*ret_n = (uint64_t)n;
+	return 0;
 }
 
 /* ------------------------------------------------------------------ what is revoked */
@@ -469,27 +563,33 @@ int state_put_revoked(struct state_db *db, const struct state_revoked *e)
 
 	if (!state_revoked_is_sound(e->entry))
 		return -EINVAL;
-	r = sql_has_room(db->ca_stmts[STMT_COUNT_REVOKED], SQLITE_OK, LIMIT_REVOKED);
+	r = has_room(db, &db->n_revoked, STMT_COUNT_REVOKED, LIMIT_REVOKED);
 	if (r < 0)
 		return r;
 	sql_bind_text(s, &rc, 1, e->entry);
 	sql_bind_number(s, &rc, 2, e->since_unix_s);
 	sql_bind_number(s, &rc, 3, e->until_unix_s);
-	return sql_run(s, rc);
+	r = sql_run(s, rc);
+	if (r == 0)
+		db->n_revoked++;
+	return r;
 }
 
 int state_delete_revoked(struct state_db *db, const char *entry)
 {
+	db->n_revoked = -1;
 	return delete_by(db, STMT_DELETE_REVOKED, entry);
 }
 
 int state_forget_revoked(struct state_db *db, int64_t before)
 {
+	db->n_revoked = -1;
 	return forget_before(db, STMT_FORGET_REVOKED, before);
 }
 
 int state_clear_revoked(struct state_db *db)
 {
+	db->n_revoked = -1;
 	return sql_run(db->ca_stmts[STMT_CLEAR_REVOKED], SQLITE_OK);
 }
 
@@ -514,6 +614,7 @@ int state_ca_start(struct state_db *db)
 {
 	int r = 0;
 
+	db->n_issued = db->n_revoked = -1;
 	for (size_t i = 0; i < STMT_N && r == 0; i++)
 		r = sql_error(sqlite3_prepare_v3(db->sql, g_statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->ca_stmts[i], NULL));
 	if (r == 0)

@@ -12,7 +12,7 @@
 enum {
 	STATE_STMTS_MAX = 32,
 	STATE_BOOT_ID_SIZE = 64, /* a UUID has 36 characters */
-	STATE_CA_TABLES = 6,
+	STATE_CA_TABLES = 7, /* with the index */
 	STATE_CATALOGUE_TABLES = 2,
 	STATE_ASKER_TABLES = 2,
 	STATE_ASKER_STMTS = 8,
@@ -38,7 +38,7 @@ enum {
 
 /*
  * What version 5 changes: the list of what is revoked is known by epoch and counter. A table cannot be changed in place, since its
- * statement is compared; a list of before has no epoch, so a member asks for it anew.
+ * statement is compared; a list of before has no epoch, so a member asks for it anew. And what was issued to a host is found at once.
  */
 #define STATE_REVOKED_SCHEMA \
 	"CREATE TEMP TABLE kept AS SELECT * FROM membership;" \
@@ -48,7 +48,8 @@ enum {
 	"authority TEXT NOT NULL, address TEXT NOT NULL, revoked_epoch INTEGER NOT NULL, revoked_counter INTEGER NOT NULL, " \
 	"roots TEXT NOT NULL) STRICT, WITHOUT ROWID;" \
 	"INSERT INTO membership SELECT id, is_authority, trust_domain, host, authority, address, 0, 0, roots FROM kept;" \
-	"DROP TABLE kept;"
+	"DROP TABLE kept;" \
+	"CREATE INDEX ca_issued_host ON ca_issued(host, spiffe_id);"
 
 /* What version 3 adds. */
 #define STATE_CATALOGUE_SCHEMA \
@@ -68,6 +69,7 @@ struct state_db {
 	sqlite3_stmt *ca_stmts[STATE_STMTS_MAX]; /* state_ca.c's */
 	sqlite3_stmt *catalogue_stmts[STATE_STMTS_MAX]; /* state_catalogue.c's */
 	sqlite3_stmt *asker_stmts[STATE_ASKER_STMTS]; /* state_asker.c's */
+	int64_t n_issued, n_revoked; /* rows; -1: not counted since something changed that did not count itself */
 	char boot_id[STATE_BOOT_ID_SIZE];
 };
 

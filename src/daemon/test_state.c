@@ -286,7 +286,8 @@ static void put_certificates(struct state_db *db)
 	assert_int_equal(state_put_certificate(db, &host), 0);
 	assert_int_equal(state_put_grant(db, &g), 0);
 	assert_int_equal(state_put_token(db, &t), 0);
-	assert_int_equal(state_put_issued(db, &i), 0);
+	if (state_put_issued(db, &i) < 0)
+		assert_int_equal(state_put_issued(db, &i), -EBADMSG); /* a number is given once */
 	assert_int_equal(state_put_revoked(db, &e), 0);
 	assert_int_equal(state_put_asker(db, &asker), 0);
 	assert_int_equal(state_put_list_time(db, 800), 0);
@@ -380,6 +381,175 @@ static void test_certificates_survive(void **unused)
 	state_close(db);
 }
 
+static int count_issued(void *arg, const struct state_issued *i)
+{
+	++*(size_t *)arg;
+	return 0;
+}
+
+struct newest {
+	size_t n_rows;
+	uint64_t n_all;
+	char last[STATE_SERIAL_SIZE];
+};
+
+static int see_newest(void *arg, const struct state_issued *i, uint64_t n)
+{
+	struct newest *see = arg;
+
+	see->n_rows++;
+	see->n_all += n;
+	strcpy(see->last, i->serial);
+	return 0;
+}
+
+static void put_issued(struct state_db *db, unsigned serial, const char *host, const char *id, int64_t issued, int64_t not_after)
+{
+	struct state_issued i = { .issued_unix_s = issued, .not_after = not_after };
+
+	snprintf(i.serial, sizeof(i.serial), "%08x", serial);
+	snprintf(i.spiffe_id, sizeof(i.spiffe_id), "spiffe://sealane.local/%s", id);
+	snprintf(i.host, sizeof(i.host), "%s", host);
+	assert_int_equal(state_put_issued(db, &i), 0);
+}
+
+static void test_what_was_issued(void **unused)
+{
+	struct state_db *db = must_open("boot-1");
+	struct newest see = {};
+	int64_t last = -1;
+	uint64_t n_issued = 99;
+	size_t n = 0;
+
+	(void)unused;
+	put_issued(db, 0x40000001, "b", "host/b", 10, 100);
+	put_issued(db, 0x40000002, "b", "host/b", 30, 120);
+	put_issued(db, 0x40000003, "b", "host/b", 20, 110);
+	put_issued(db, 0x40000013, "b", "ns/a/svc/x", 5, 50);
+	put_issued(db, 0x50000003, "c", "ns/a/svc/x", 7, 200);
+	assert_int_equal(state_find_issued(db, "4000000", count_issued, &n), 0);
+	assert_int_equal(n, 3);
+	assert_int_equal(state_find_issued(db, "40000013", count_issued, &n), 0);
+	assert_int_equal(n, 4);
+	assert_int_equal(state_find_issued(db, "41", count_issued, &n), 0);
+	assert_int_equal(n, 4);
+	/* What is over is not told of. */
+	assert_int_equal(state_each_newest(db, 110, see_newest, &see), 0);
+	assert_int_equal(see.n_rows, 2);
+	assert_int_equal(see.n_all, 3);
+	assert_int_equal(state_last_issued(db, "b", "spiffe://sealane.local/host/b", &last, &n_issued), 0);
+	assert_int_equal(last, 30);
+	assert_int_equal(n_issued, 3);
+	assert_int_equal(state_last_issued(db, "c", "spiffe://sealane.local/host/b", &last, &n_issued), 0);
+	assert_int_equal(last, 0);
+	assert_int_equal(n_issued, 0);
+	/* The last ones stay, and nobody else's go. */
+	assert_int_equal(state_trim_issued(db, "b", 2), 0);
+	n = 0;
+	assert_int_equal(state_each_issued(db, count_issued, &n), 0);
+	assert_int_equal(n, 3);
+	assert_int_equal(state_find_issued(db, "40000002", count_issued, &n), 0);
+	assert_int_equal(state_find_issued(db, "40000003", count_issued, &n), 0);
+	assert_int_equal(n, 5);
+	state_close(db);
+}
+
+/* A host that asks without end: what the authority then has to do takes no longer for it. */
+static void test_a_host_that_asks_without_end(void **unused)
+{
+	enum { N = 100000 };
+	struct state_db *db = must_open("boot-1");
+	struct state_revoked e = { .entry = "before:7:spiffe://sealane.local/ns/a/svc/x@b" };
+	uint64_t n_issued = 0, from;
+	struct newest see = {};
+	int64_t last = 0;
+	size_t n = 0;
+
+	(void)unused;
+	assert_int_equal(state_begin(db), 0);
+	for (unsigned i = 0; i < N; i++)
+		put_issued(db, 0x40000000 + i, "b", "host/b", i, 1000000);
+	assert_int_equal(state_end(db, 0), 0);
+	state_close(db);
+	db = must_open("boot-1");
+	from = clock_ns();
+	assert_int_equal(state_last_issued(db, "b", "spiffe://sealane.local/host/b", &last, &n_issued), 0);
+	assert_int_equal(last, N - 1);
+	assert_int_equal(n_issued, N);
+	assert_int_equal(state_begin(db), 0);
+	assert_int_equal(state_put_revoked(db, &e), 0);
+	strcpy(e.entry, "id:spiffe://sealane.local/host/b");
+	assert_int_equal(state_put_revoked(db, &e), 0);
+	assert_int_equal(state_end(db, 0), 0);
+	print_message("revoked, of %d: %.1f ms\n", N, (double)(clock_ns() - from) / 1e6);
+	assert_true(clock_ns() - from < UINT64_C(5000000000));
+	assert_int_equal(state_each_newest(db, 0, see_newest, &see), 0);
+	assert_int_equal(see.n_rows, 1);
+	assert_int_equal(see.n_all, N);
+	assert_string_equal(see.last, "4001869f");
+	assert_int_equal(state_trim_issued(db, "b", 1000), 0);
+	assert_int_equal(state_each_issued(db, count_issued, &n), 0);
+	assert_int_equal(n, 1000);
+	state_close(db);
+}
+
+/* A member takes a list as long as they may be, without counting it at each line. */
+static void test_a_full_list(void **unused)
+{
+	struct state_db *db = must_open("boot-1");
+	struct state_revoked e = {};
+	uint64_t from = clock_ns();
+
+	(void)unused;
+	assert_int_equal(state_begin(db), 0);
+	assert_int_equal(state_clear_revoked(db), 0);
+	for (unsigned i = 0; i < LIMIT_REVOKED; i++) {
+		snprintf(e.entry, sizeof(e.entry), "serial:%08x", i);
+		assert_int_equal(state_put_revoked(db, &e), 0);
+	}
+	assert_int_equal(state_end(db, 0), 0);
+	assert_true(clock_ns() - from < UINT64_C(30000000000)); /* it took minutes */
+	assert_int_equal(state_put_revoked(db, &e), -ENOSPC);
+	assert_int_equal(state_delete_revoked(db, e.entry), 0);
+	assert_int_equal(state_put_revoked(db, &e), 0);
+	/* What was not written after all is counted anew. */
+	assert_int_equal(state_begin(db), 0);
+	assert_int_equal(state_clear_revoked(db), 0);
+	assert_int_equal(state_put_revoked(db, &e), 0);
+	assert_int_equal(state_end(db, -EIO), -EIO);
+	assert_int_equal(state_put_revoked(db, &e), -ENOSPC);
+	state_close(db);
+	state_close(must_open("boot-1"));
+}
+
+static int see_stood(void *arg, const struct state_grant *g)
+{
+	assert_false(g->allow);
+	assert_true(g->stood);
+	++*(size_t *)arg;
+	return 0;
+}
+
+static void test_a_grant_that_stood(void **unused)
+{
+	struct state_db *db = must_open("boot-1");
+	struct state_grant g = { .host = "b", .pattern = { .rank = PATTERN_EXACT, .service = { "prod", "web" } }, .stood = true };
+	size_t n = 0;
+
+	(void)unused;
+	assert_int_equal(state_put_grant(db, &g), 0);
+	g.allow = true;
+	assert_int_equal(state_put_grant(db, &g), -EINVAL);
+	g.allow = false;
+	g.pattern = (struct service_pattern){ .rank = PATTERN_NAMESPACE, .service.ns = "prod" };
+	assert_int_equal(state_put_grant(db, &g), -EINVAL);
+	state_close(db);
+	db = must_open("boot-1");
+	assert_int_equal(state_each_grant_of(db, "b", see_stood, &n), 0);
+	assert_int_equal(n, 1);
+	state_close(db);
+}
+
 static void test_whole_or_not_at_all(void **unused)
 {
 	struct state_db *db = must_open("boot-1");
@@ -421,6 +591,8 @@ static void test_refuses_unsound_certificates(void **unused)
 	assert_int_equal(state_put_token(db, &t), -EINVAL);
 	assert_int_equal(state_put_revoked(db, &e), -EINVAL);
 	strcpy(e.entry, "id:https://x");
+	assert_int_equal(state_put_revoked(db, &e), -EINVAL);
+	strcpy(e.entry, "before:0:spiffe://x/ns/a/svc/b@c");
 	assert_int_equal(state_put_revoked(db, &e), -EINVAL);
 	assert_int_equal(count_certificates(db), 0);
 	state_close(db);
@@ -552,7 +724,7 @@ static void test_from_version_3(void **unused)
 		"id INTEGER NOT NULL PRIMARY KEY, is_authority INTEGER NOT NULL, trust_domain TEXT NOT NULL, host TEXT NOT NULL, "
 		"authority TEXT NOT NULL, address TEXT NOT NULL, revoked_version INTEGER NOT NULL, roots TEXT NOT NULL) STRICT, WITHOUT ROWID;"
 		"INSERT INTO membership VALUES(1, 0, 'sealane.local', 'b', 'a', '10.0.0.1:7443', 7, 'R');"
-		"DROP TABLE ca_asker; DROP TABLE ca_list; PRAGMA user_version=3";
+		"DROP TABLE ca_asker; DROP TABLE ca_list; DROP INDEX ca_issued_host; PRAGMA user_version=3";
 	struct state_db *db = must_open("boot-1");
 	sqlite3 *sql;
 	size_t n = 0;
@@ -624,6 +796,10 @@ static void test_refuses_spoilt_content(void **unused)
 		"UPDATE certificate SET name = 'HOST' WHERE name = 'host'",
 		"UPDATE certificate SET pem = printf('%.70000c', 'x')",
 		"UPDATE ca_grant SET pattern = 'prod/'",
+		"UPDATE ca_grant SET allow = 2", /* only an exact one can have stood */
+		"UPDATE ca_grant SET allow = 3",
+		"DROP INDEX ca_issued_host",
+		"CREATE INDEX other ON ca_issued(host)",
 		"UPDATE ca_token SET hash = 'A'",
 		"UPDATE ca_token SET services = 'redis'",
 		"UPDATE ca_token SET used_unix_s = -1",
@@ -853,6 +1029,10 @@ int main(void)
 		TEST(test_refuses_unsound_writes),
 		TEST(test_each_stops),
 		TEST(test_certificates_survive),
+		TEST(test_what_was_issued),
+		TEST(test_a_host_that_asks_without_end),
+		TEST(test_a_full_list),
+		TEST(test_a_grant_that_stood),
 		TEST(test_whole_or_not_at_all),
 		TEST(test_who_may_ask),
 		TEST(test_refuses_unsound_certificates),

@@ -20,11 +20,11 @@ static void one_version(const char *text)
 static int one_line(void *arg, const char *line)
 {
 	const struct revoked_list *l = arg;
-	struct revoked_entry e;
+	struct revocation e;
 	char again[REVOKED_LINE_SIZE];
 
-	assert(revoked_entry_parse(&e, line) == 0);
-	assert(strcmp(revoked_entry_format(again, &e), line) == 0);
+	assert(revocation_parse(&e, line) == 0);
+	assert(strcmp(revocation_format(again, &e), line) == 0);
 	if (e.kind == REVOKED_SERIAL)
 		assert(revoked_list_find(l, "spiffe://x/host/other", e.what, INT64_MAX));
 	else if (e.kind == REVOKED_ID)
