@@ -125,7 +125,7 @@ static void status_print_links(const json_t *o)
 		return;
 	status_print("host", "%s; other hosts: %" PRId64 " known, %" PRId64 " up%s", status_or(o, "host"), api_i64(o, "hosts"), api_i64(o, "hosts_up"),
 		     api_i64(o, "linkers") ? "" : "; no linker is running");
-	status_print("links", "%" PRId64 " sessions out, %" PRId64 " in; %" PRId64 " lanes to other hosts, %" PRId64 " from them",
+	status_print("links", "sessions: %" PRId64 " out, %" PRId64 " in; lanes: %" PRId64 " to other hosts, %" PRId64 " from them",
 		     api_i64(o, "sessions_out"), api_i64(o, "sessions_in"), api_i64(o, "lanes_out"), api_i64(o, "lanes_in"));
 	status_print_certificates(json_object_get(o, "certificates"));
 }

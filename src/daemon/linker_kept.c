@@ -41,7 +41,7 @@ static bool make_room(struct linker *k, const struct llane *l, uint32_t more)
 		if (k->now_ns >= k->kept_warn_at_ns) {
 			log_warn("linker.kept_full", LOG_U64("kept_bytes", k->kept_size), LOG_STR("destination", victim ? victim->destination : NULL),
 				 LOG_STR("why", "applications do not read what comes for them"),
-				 LOG_STR("then", "the greatest lane of the host that has the most waiting is reset; look at what `sealane lanes` shows"));
+				 LOG_STR("then", "the greatest lane of the host that has the most waiting is reset; `sealane ls lanes` shows which"));
 			k->kept_warn_at_ns = k->now_ns + KEPT_WARN_NS;
 		}
 		if (!victim || victim == l)
