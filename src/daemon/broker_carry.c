@@ -109,11 +109,15 @@ static const char *lacks_host(struct broker *b, char *buf, size_t size)
 const char *carry_lacks(struct broker *b, const struct service_name *source, const struct service_name *destination)
 {
 	static char text[512 + LIMIT_SERVICE_SIZE];
-	char name[LIMIT_SERVICE_SIZE];
+	char name[LIMIT_SERVICE_SIZE], id[LIMIT_SPIFFE_ID_SIZE];
 	const char *why = "";
 
 	if (ca_credential(b, source, &why) == ROLE_NO_ID) {
 		snprintf(text, sizeof(text), "%s has no certificate: %s", service_name_format(name, source), why);
+		return text;
+	}
+	if (ca_is_revoked(b, spiffe_id_format(id, b->config->trust_domain, destination))) {
+		snprintf(text, sizeof(text), "%s is revoked; `sealane ca unrevoke` takes it off the list", service_name_format(name, destination));
 		return text;
 	}
 	if (choose_linker(b) == ROLE_NO_ID)

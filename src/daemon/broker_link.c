@@ -20,6 +20,7 @@
 
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 enum {
@@ -28,6 +29,7 @@ enum {
 	LISTEN_RETRY_MS = 5000,	 /* an address that the machine does not have yet */
 	TOLD_AGAIN_S = 60,	 /* the same failure of the same host is logged once a minute */
 	REFUSALS_LOGGED_PER_S = 10,
+	TICKETS_MS = 3600 * 1000, /* a ticket is taken for one to two of these */
 	KEEPS = 0, /* the linker that holds the sessions between hosts */
 };
 
@@ -46,6 +48,7 @@ static struct {
 	size_t announcement_size;
 	bool announce_armed, lanes_armed, changed_armed, retry_armed;
 	bool stats_out[LIMIT_LINKERS];
+	struct role_tickets tickets; /* n 0: not drawn yet */
 	struct bucket refusals;
 	uint64_t n_unlogged;
 } g_link;
@@ -188,11 +191,11 @@ static void free_host(struct broker *b, struct link_host *h)
 }
 
 /* Lanes to it end with its sessions, which the linker ends. */
-static void remove_host(struct broker *b, struct link_host *h)
+static void remove_host(struct broker *b, struct link_host *h, const char *address)
 {
 	struct role_msg m = { .type = BL_HOST_GONE, .u.id.id = h->hid };
 
-	log_info("host.gone", LOG_STR("host", h->name), LOG_STR("address", h->address));
+	log_info("host.gone", LOG_STR("host", h->name), LOG_STR("address", address));
 	link_tell_all(b, &m, -1);
 	free_host(b, h);
 	hosts_changed(b);
@@ -201,9 +204,11 @@ static void remove_host(struct broker *b, struct link_host *h)
 void link_host_remove(struct broker *b, const char *name, enum link_from from)
 {
 	struct link_host *h = find_host(b, name);
+	char address[LIMIT_ADDRESS_SIZE];
 
 	if (!h || !h->addresses[from][0])
 		return;
+	memcpy(address, h->address, sizeof(address));
 	h->addresses[from][0] = '\0';
 	if (from == LINK_FROM_CATALOGUE)
 		h->n_listed = 0;
@@ -212,7 +217,7 @@ void link_host_remove(struct broker *b, const char *name, enum link_from from)
 	if (settle_address(h) && h->address[0])
 		tell_host_to_all(b, h);
 	else if (!h->address[0])
-		remove_host(b, h);
+		remove_host(b, h, address);
 	hosts_changed(b);
 }
 
@@ -610,11 +615,53 @@ void link_apply(struct broker *b)
 	link_announce(b);
 }
 
+/* ------------------------------------------------------------------ session tickets */
+
+/* Whoever comes back finds any of our linkers, so all of them take a ticket that one of them has made. */
+static void draw_tickets(struct broker *b);
+
+static void on_tickets_time(struct broker *b, void *arg)
+{
+	struct role_msg m = { .type = BL_TICKETS };
+
+	draw_tickets(b);
+	m.u.tickets = g_link.tickets;
+	link_tell_all(b, &m, -1);
+}
+
+static void draw_tickets(struct broker *b)
+{
+	struct role_tickets *t = &g_link.tickets;
+	uint8_t secret[ROLE_TICKET_SECRET_SIZE];
+
+	broker_after(b, TICKETS_MS, on_tickets_time, NULL);
+	if (getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {
+		log_error("link.no_tickets", LOG_STR("error", log_errno_name(errno)), LOG_STR("then", "those of before go on to count; tried again in an hour"));
+		return;
+	}
+	memmove(t->secrets[1], t->secrets[0], sizeof(t->secrets[0]) * (ROLE_TICKET_SECRETS - 1));
+	memcpy(t->secrets[0], secret, sizeof(secret));
+	if (t->n < ROLE_TICKET_SECRETS)
+		t->n++;
+}
+
+static void tell_tickets(struct broker *b, uint32_t linker)
+{
+	struct role_msg m = { .type = BL_TICKETS };
+
+	if (g_link.tickets.n == 0)
+		draw_tickets(b);
+	m.u.tickets = g_link.tickets;
+	if (m.u.tickets.n > 0)
+		link_tell(b, linker, &m, -1);
+}
+
 /* ------------------------------------------------------------------ linkers */
 
 void link_on_linker(struct broker *b, uint32_t index)
 {
 	ca_on_linker(b, index);
+	tell_tickets(b, index);
 	tell_listeners(b, index);
 	for (const struct link_host *h = b->hosts; h; h = h->hh.next)
 		tell_host(b, index, h);

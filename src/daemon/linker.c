@@ -536,7 +536,7 @@ static void linker_event(struct linker *k, const struct epoll_event *ev)
 		linker_channel_event(k);
 		break;
 	case LINKER_EVENT_LISTENER:
-		peer_accept(k);
+		peer_accept(k, number);
 		break;
 	case LINKER_EVENT_SESSION:
 		k->spin.carried++;
@@ -618,8 +618,9 @@ int linker_new(struct linker **ret, int channel_fd)
 	/* What lanes keep is larger than malloc's usual threshold: a mapping made and dropped for each time that a reader is slow. */
 	mallopt(M_MMAP_THRESHOLD, 16 << 20);
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
-	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .listener = -1, .signer.fd = -1, .tick_due_ns = UINT64_MAX, .strangers_at_ns = clock_ns(),
+	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .signer.fd = -1, .tick_due_ns = UINT64_MAX, .strangers_at_ns = clock_ns(),
 			      .kept_max = (uint64_t)LIMIT_LINK_KEPT_MIB << 20 };
+	memset(k->listeners, 0xff, sizeof(k->listeners)); /* -1 */
 	chan_init(&k->broker, channel_fd);
 	spin_init(&k->spin, true);
 	k->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

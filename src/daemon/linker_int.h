@@ -41,6 +41,8 @@ enum {
 	/* Services that one session's far host may have proven. */
 	LINKER_PROOFS_MAX = 4096,
 	LINKER_STATS_ASKERS = 16,
+	/* As many addresses as a configuration has (CONFIG_LISTEN_MAX). */
+	LINKER_LISTENERS = 8,
 	/* Parts of one write to an application: a batch of small messages. */
 	RUN_MAX = 64,
 };
@@ -260,8 +262,9 @@ struct linker {
 	struct tls *tls;
 	struct role_trust trust;
 	bool have_trust, draining;
-	int listener; /* owned; -1: none */
-	bool listening;
+	int listeners[LINKER_LISTENERS]; /* owned; -1: none */
+	unsigned n_listeners;
+	bool listening; /* epoll has them */
 	uint64_t accept_at_ns; /* after a failed accept */
 	uint64_t full_warn_at_ns;
 	uint64_t fd_limit;
@@ -350,9 +353,10 @@ MUST_CHECK int peer_carry(struct linker *k, const struct role_carry *m, int *fd)
 void peer_dialed(struct linker *k, const struct role_dialed *m, int *fd);
 /* peer_dial_ca() - a session to an authority. */
 void peer_dial_ca(struct linker *k, const struct role_ca *m);
+/* peer_listen() - here as well. peer_unlisten() - nowhere. peer_accept() - who waits at the @i-th. */
 MUST_CHECK int peer_listen(struct linker *k, int *fd);
 void peer_unlisten(struct linker *k);
-void peer_accept(struct linker *k);
+void peer_accept(struct linker *k, uint32_t i);
 /* peer_rearm() - listen again, or stop, as there is room. */
 void peer_rearm(struct linker *k);
 /* peer_tick() - sessions between hosts that are to be there and are not. Return: when it wants the next. */

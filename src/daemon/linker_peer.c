@@ -341,22 +341,32 @@ void peer_free(struct linker *k)
 
 /* Accepting. */
 
+static int listener_epoll(struct linker *k, uint32_t i, bool on)
+{
+	return linker_epoll(k, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, k->listeners[i], on ? EPOLLIN | EPOLLEXCLUSIVE : 0,
+			    linker_ref(LINKER_EVENT_LISTENER, i));
+}
+
 int peer_listen(struct linker *k, int *fd)
 {
-	if (*fd < 0 || fcntl(*fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
+	uint32_t i = k->n_listeners;
+
+	if (*fd < 0 || i == LINKER_LISTENERS || fcntl(*fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
 		return -EBADMSG;
-	peer_unlisten(k);
-	k->listener = take_fd(fd);
-	return 0;
+	k->listeners[i] = take_fd(fd);
+	k->n_listeners++;
+	return k->listening ? listener_epoll(k, i, true) : 0;
 }
 
 void peer_unlisten(struct linker *k)
 {
-	if (k->listening)
-		(void)!linker_epoll(k, EPOLL_CTL_DEL, k->listener, 0, 0);
+	for (uint32_t i = 0; i < k->n_listeners; i++) {
+		if (k->listening)
+			(void)!listener_epoll(k, i, false);
+		close(take_fd(&k->listeners[i]));
+	}
 	k->listening = false;
-	if (k->listener >= 0)
-		close(take_fd(&k->listener));
+	k->n_listeners = 0;
 }
 
 /* One descriptor for each lane and session. */
@@ -386,18 +396,19 @@ static void warn_full(struct linker *k)
 
 void peer_rearm(struct linker *k)
 {
-	bool want = k->listener >= 0 && !k->draining && peer_may_accept(k);
-	int r;
+	bool want = k->n_listeners > 0 && !k->draining && peer_may_accept(k);
 
 	if (want == k->listening)
 		return;
 	if (!want && !k->draining && peer_is_full(k))
 		warn_full(k);
 	k->listening = want;
-	r = linker_epoll(k, want ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, k->listener, want ? EPOLLIN | EPOLLEXCLUSIVE : 0,
-			 linker_ref(LINKER_EVENT_LISTENER, 0));
-	if (r < 0)
-		linker_fail(k, r);
+	for (uint32_t i = 0; i < k->n_listeners; i++) {
+		int r = listener_epoll(k, i, want);
+
+		if (r < 0)
+			linker_fail(k, r);
+	}
 }
 
 static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *from)
@@ -422,11 +433,11 @@ static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *
 }
 
 /* Return: false: nobody waits, or it failed. */
-static bool accept_next(struct linker *k)
+static bool accept_next(struct linker *k, int listener)
 {
 	struct sockaddr_storage from = {};
 	socklen_t size = sizeof(from);
-	int fd = accept4(k->listener, (struct sockaddr *)&from, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(listener, (struct sockaddr *)&from, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR))
 		return false;
@@ -439,18 +450,18 @@ static bool accept_next(struct linker *k)
 	return true;
 }
 
-void peer_accept(struct linker *k)
+void peer_accept(struct linker *k, uint32_t i)
 {
 	uint64_t began_ns = clock_ns();
 	int n;
 
-	for (n = 0; n < ACCEPTS_PER_TURN && k->listener >= 0 && peer_may_accept(k) && stranger_may_come(k); n++) {
+	for (n = 0; n < ACCEPTS_PER_TURN && i < k->n_listeners && peer_may_accept(k) && stranger_may_come(k); n++) {
 		/* The slot of one that is dropped is free at the end of the turn; the listener tells again in the next one. */
 		if (!peer_has_slot(k)) {
 			(void)stranger_drop_any(k);
 			break;
 		}
-		if (!accept_next(k))
+		if (!accept_next(k, k->listeners[i]))
 			break;
 	}
 	if (n > 0)

@@ -696,6 +696,180 @@ static void test_revocation(void **state)
 	bed_lane_close(&l);
 }
 
+/* A lane to @service, which b proves with @kid. */
+static struct bed_lane lane_to(struct bed *b, const char *service, uint32_t kid)
+{
+	struct bed_lane l;
+
+	l.client = bed_carry(b, service, &l.a);
+	l.server = bed_go_as(b, kid, &l.b);
+	assert_int_equal(bed_hear(b, BED_A, LB_OPENED, NULL).u.lane_ref.lane_id, l.a);
+	return l;
+}
+
+/* b does not know yet that @service is revoked, and says yes. Not a byte of the client's is lost by it. */
+static void expect_revoked(struct bed *b, const char *service, uint32_t kid)
+{
+	struct role_msg m;
+	uint64_t a_id, b_id;
+	int client = bed_carry(b, service, &a_id), server, fd = -1;
+
+	put(client, "mine", 4);
+	server = bed_go_as(b, kid, &b_id);
+	m = bed_hear(b, BED_A, LB_FAILED, &fd);
+	assert_int_equal(m.u.link_failed.lane_id, a_id);
+	assert_int_equal(m.u.link_failed.code, LINK_DENIED);
+	assert_non_null(strstr(m.u.link_failed.why, service));
+	expect(fd, "mine");
+	assert_int_equal(bed_hear(b, BED_B, LB_CLOSED, NULL).u.stats.lane_id, b_id);
+	expect_end(server);
+	close(fd);
+	close(client);
+	close(server);
+}
+
+/* Whoever shares the session with a service that is revoked keeps its lanes. */
+static void test_revoked_service_alone(void **state)
+{
+	enum { KID_THIRD = BED_KID_OTHER + 1 };
+	struct bed *b = *state;
+	struct bed_lane good = bed_lane(b), bad;
+
+	bed_credential(b, BED_B, BED_KID_OTHER, "default/other", 3600);
+	bed_credential(b, BED_B, KID_THIRD, "default/third", 3600);
+	bed_hear_session(b, BED_A, SESSION_UP);
+	bed_hear_session(b, BED_B, SESSION_UP);
+	bad = lane_to(b, "default/other", BED_KID_OTHER);
+	ping_pong(&bad);
+	bed_revoke(b, BED_A, "id:spiffe://" BED_DOMAIN "/ns/default/svc/other\nid:spiffe://" BED_DOMAIN "/ns/default/svc/third\n");
+	hear_closed(b, BED_A, bad.a, LANE_END_CUT);
+	hear_closed(b, BED_B, bad.b, LANE_END_CUT);
+	expect_end(bad.client);
+	bed_lane_close(&bad);
+	ping_pong(&good);
+	expect_revoked(b, "default/other", BED_KID_OTHER); /* proven before */
+	expect_revoked(b, "default/third", KID_THIRD);	   /* its PROOF is refused */
+	ping_pong(&good);
+	bed_revoke(b, BED_A, "");
+	bad = lane_to(b, "default/other", BED_KID_OTHER);
+	ping_pong(&bad);
+	assert_false(bed_has_heard(b, BED_A, LB_SESSION, 0));
+	assert_false(bed_has_heard(b, BED_B, LB_SESSION, 0));
+	bed_lane_close(&bad);
+	bed_lane_close(&good);
+}
+
+static char *new_root_pem(void)
+{
+	STACK_OF(X509) *stack = sk_X509_new_null();
+	EVP_PKEY *key = NULL;
+	X509 *root = NULL;
+	char *pem = NULL;
+
+	assert_int_equal(pki_new_key(&key), 0);
+	assert_int_equal(pki_make_root(&root, key, BED_DOMAIN, time(NULL) - 60, time(NULL) + 86400), 0);
+	assert_true(sk_X509_push(stack, root) > 0);
+	assert_int_equal(pki_to_pem(&pem, stack), 0);
+	sk_X509_pop_free(stack, X509_free);
+	EVP_PKEY_free(key);
+	return pem;
+}
+
+static void trust(struct bed *b, unsigned side, const char *pem)
+{
+	struct role_msg m = { .type = BL_TRUST, .u.trust = { .window = b->window, .idle_ms = b->idle_ms, .timeout_ms = b->timeout_ms, .trust_domain = BED_DOMAIN } };
+
+	assert_true(str_copy(m.u.trust.host, sizeof(m.u.trust.host), bed_host(side)));
+	bed_tell_text(b, side, &m, pem);
+}
+
+/* A root more is no news for what stands; a root less ends what stood on it. */
+static void test_root_taken_out(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	char *other = new_root_pem(), *both = NULL;
+	struct role_session s;
+
+	assert_true(asprintf(&both, "%s%s", other, b->root_pem) > 0);
+	bed_hear_session(b, BED_B, SESSION_UP);
+	trust(b, BED_B, both);
+	ping_pong(&l);
+	assert_false(bed_has_heard(b, BED_B, LB_SESSION, 200));
+	trust(b, BED_B, other);
+	s = bed_hear_session(b, BED_B, SESSION_DOWN);
+	assert_string_equal(session_reason_name(s.reason), "untrusted");
+	hear_closed(b, BED_B, l.b, LANE_END_CUT);
+	expect_end(l.server);
+	bed_hear(b, BED_A, LB_CLOSED, NULL);
+	bed_lane_close(&l);
+	free(other);
+	free(both);
+}
+
+/* The same for a service of the far side, on a session that came from a ticket. */
+static void test_root_taken_out_after_resumption(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	char *other = new_root_pem();
+
+	bed_hear_session(b, BED_A, SESSION_UP);
+	bed_lane_close(&l);
+	bed_hear_session(b, BED_A, SESSION_DOWN); /* idle */
+	bed_hear_session(b, BED_B, SESSION_DOWN);
+	bed_hear(b, BED_A, LB_CLOSED, NULL);
+	bed_hear(b, BED_B, LB_CLOSED, NULL);
+	l = bed_lane(b);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_UP).resumed, 1);
+	ping_pong(&l);
+	trust(b, BED_A, other);
+	assert_string_equal(session_reason_name(bed_hear_session(b, BED_A, SESSION_DOWN).reason), "untrusted");
+	hear_closed(b, BED_A, l.a, LANE_END_CUT);
+	bed_lane_close(&l);
+	free(other);
+}
+
+/* Two addresses: both are accepted at. */
+static void test_two_listeners(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg listens = { .type = BL_LISTEN }, host = { .type = BL_HOST, .u.host = { .hid = 9, .name = "b", .address = "127.0.0.1:9" } };
+	struct role_msg carry = { .type = BL_CARRY, .u.carry = { .hid = 9, .kid = BED_KID_WEB, .lane_id = 9, .destination = BED_REDIS } };
+	struct bed_lane first = bed_lane(b), second = { .a = 9 };
+	struct sockaddr_in *at = &b->sides[BED_A].dials;
+	socklen_t size = sizeof(*at);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), pair[2];
+
+	*at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	assert_int_equal(bind(fd, (struct sockaddr *)at, size), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)at, &size), 0);
+	bed_tell(b, BED_B, &listens, fd);
+	close(fd);
+	bed_tell(b, BED_A, &host, -1);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	bed_tell(b, BED_A, &carry, pair[1]);
+	close(pair[1]);
+	second.client = pair[0];
+	second.server = bed_go(b, &second.b);
+	ping_pong(&second);
+	/* And still at the first one. */
+	*at = b->sides[BED_B].address;
+	host.u.host.hid = carry.u.carry.hid = 10;
+	carry.u.carry.lane_id = 10;
+	bed_tell(b, BED_A, &host, -1);
+	bed_lane_close(&first);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	bed_tell(b, BED_A, &carry, pair[1]);
+	close(pair[1]);
+	first.client = pair[0];
+	first.server = bed_go(b, &first.b);
+	ping_pong(&first);
+	bed_lane_close(&first);
+	bed_lane_close(&second);
+}
+
 static void test_wrong_host(void **state)
 {
 	struct bed *b = *state;
@@ -948,6 +1122,10 @@ int main(int argc, char **argv)
 		TEST(test_expiry_of_the_service),
 		TEST(test_expiry_of_the_client),
 		TEST(test_revocation),
+		TEST(test_revoked_service_alone),
+		TEST(test_root_taken_out),
+		cmocka_unit_test_setup_teardown(test_root_taken_out_after_resumption, setup_idle, teardown),
+		TEST(test_two_listeners),
 		TEST(test_wrong_host),
 		TEST(test_silent_signer),
 		TEST(test_the_other_linker_dies),

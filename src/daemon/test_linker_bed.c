@@ -269,6 +269,8 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 	tzset();
 	if (linker_new(&k, channel_fd) < 0)
 		_exit(98);
+	if (b->kept_max)
+		linker_set_kept_max(k, b->kept_max);
 	if (!getenv("BED_NO_FILTER") && linker_isolate() < 0)
 		_exit(99);
 	_exit(linker_run(k) == 0 ? 0 : 1);
@@ -422,8 +424,13 @@ int bed_carry(struct bed *b, const char *destination, uint64_t *ret_id)
 
 int bed_go(struct bed *b, uint64_t *ret_id)
 {
+	return bed_go_as(b, BED_KID_REDIS, ret_id);
+}
+
+int bed_go_as(struct bed *b, uint32_t kid, uint64_t *ret_id)
+{
 	struct role_msg ask = bed_hear(b, BED_B, LB_ASK, NULL);
-	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = ask.u.link_ask.ask, .kid = BED_KID_REDIS, .lane_id = ++b->next_lane } };
+	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = ask.u.link_ask.ask, .kid = kid, .lane_id = ++b->next_lane } };
 	int pair[2];
 
 	socket_pair(pair);
@@ -470,8 +477,15 @@ void bed_lane_close(struct bed_lane *l)
 
 int bed_dial(struct bed *b, unsigned side)
 {
+	return bed_dial_from(b, side, 1);
+}
+
+int bed_dial_from(struct bed *b, unsigned side, uint8_t last)
+{
+	struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + last) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	MUST(fd >= 0 && connect(fd, (struct sockaddr *)&b->sides[side].address, sizeof(b->sides[side].address)) == 0);
+	MUST(fd >= 0 && bind(fd, (struct sockaddr *)&from, sizeof(from)) == 0);
+	MUST(connect(fd, (struct sockaddr *)&b->sides[side].address, sizeof(b->sides[side].address)) == 0);
 	return fd;
 }

@@ -49,6 +49,7 @@ struct bed {
 	bool stop;
 	uint64_t next_lane;
 	unsigned idle_ms, timeout_ms, window;
+	uint64_t kept_max; /* linker_set_kept_max(); 0: as it is */
 	int pins[BED_N_SIDES]; /* the CPU of each linker; -1: any */
 };
 
@@ -82,14 +83,16 @@ const char *bed_host(unsigned side); /* "a" */
 /* bed_lane() - a lane from web on a to redis on b. bed_carry(): only BL_CARRY; the client's end is returned, *ret_id its lane. */
 struct bed_lane bed_lane(struct bed *b);
 int bed_carry(struct bed *b, const char *destination, uint64_t *ret_id);
-/* bed_go() - answer the next LB_ASK of b with yes. *ret_id: b's lane. Return: the server's end. */
+/* bed_go() - answer the next LB_ASK of b with yes. *ret_id: b's lane. Return: the server's end. bed_go_as(): showing @kid. */
 int bed_go(struct bed *b, uint64_t *ret_id);
+int bed_go_as(struct bed *b, uint32_t kid, uint64_t *ret_id);
 void bed_lane_close(struct bed_lane *l);
 /* bed_kill() - SIGKILL. bed_revoke() - the whole list. */
 void bed_kill(struct bed *b, unsigned side);
 void bed_revoke(struct bed *b, unsigned side, const char *text);
 
-/* bed_dial() - a TCP connection to @side's linker, blocking. */
+/* bed_dial() - a TCP connection to @side's linker, blocking. bed_dial_from(): from 127.0.0.@last. */
 int bed_dial(struct bed *b, unsigned side);
+int bed_dial_from(struct bed *b, unsigned side, uint8_t last);
 
 #endif

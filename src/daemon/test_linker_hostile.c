@@ -13,8 +13,11 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 struct rig {
 	struct bed bed;
@@ -67,11 +70,12 @@ struct raw_options {
 	EVP_PKEY *key;
 	const char *alpn;
 	int max_version;
+	uint8_t from; /* 127.0.0.@from; 0: 1 */
 };
 
 static struct raw raw_open(struct bed *b, const struct raw_options *o)
 {
-	struct raw r = { .fd = bed_dial(b, BED_B), .ctx = SSL_CTX_new(TLS_client_method()) };
+	struct raw r = { .fd = bed_dial_from(b, BED_B, o->from ? o->from : 1), .ctx = SSL_CTX_new(TLS_client_method()) };
 	const char *alpn = o->alpn ? o->alpn : "sealane-link/1";
 	uint8_t wire[64] = { (uint8_t)strlen(alpn) };
 	struct timeval timeout = { .tv_sec = 10 };
@@ -220,14 +224,19 @@ static void add_open(struct bytes *y, uint32_t lane)
 	y->size += frame_put_open(y->at + y->size, lane, LINK_SOCKET, BED_REDIS);
 }
 
-static struct raw raw_client(struct bed *b, const char *spiffe_id, const char *alpn)
+static struct raw raw_client_from(struct bed *b, const char *spiffe_id, const char *alpn, uint8_t from)
 {
 	EVP_PKEY *key = new_key();
-	struct raw_options o = { .cert = spiffe_id ? bed_certificate(b, key, spiffe_id, -60, 600) : NULL, .key = key, .alpn = alpn };
+	struct raw_options o = { .cert = spiffe_id ? bed_certificate(b, key, spiffe_id, -60, 600) : NULL, .key = key, .alpn = alpn, .from = from };
 	struct raw r = raw_open(b, &o);
 
 	EVP_PKEY_free(key);
 	return r;
+}
+
+static struct raw raw_client(struct bed *b, const char *spiffe_id, const char *alpn)
+{
+	return raw_client_from(b, spiffe_id, alpn, 0);
 }
 
 /* b ends the session for it, with this line. */
@@ -676,10 +685,226 @@ static void test_peer_that_does_not_read(void **state)
 	raw_close(&c);
 }
 
+/* Memory. */
+
+enum { KEPT_MAX = 2 << 20, TAKEN = 40 };
+
+static int setup_little_memory(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	bed_init(&r->bed);
+	r->bed.kept_max = KEPT_MAX;
+	bed_start(&r->bed);
+	r->bystander = bed_lane(&r->bed);
+	bed_hear_session(&r->bed, BED_A, SESSION_UP);
+	bed_hear_session(&r->bed, BED_B, SESSION_UP);
+	*state = r;
+	return 0;
+}
+
+/* Return: bytes that went in until nothing moved for a while. */
+static size_t stuff(int fd)
+{
+	static uint8_t zeros[65536];
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	size_t total = 0;
+
+	while (poll(&p, 1, 1000) == 1) {
+		ssize_t n = send(fd, zeros, sizeof(zeros), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		assert_true(n > 0 || errno == EAGAIN);
+		total += n > 0 ? (size_t)n : 0;
+	}
+	return total;
+}
+
+static void drain(int fd, size_t size)
+{
+	static uint8_t buf[65536];
+
+	while (size > 0) {
+		ssize_t n = recv(fd, buf, size < sizeof(buf) ? size : sizeof(buf), 0);
+
+		assert_true(n > 0);
+		size -= (size_t)n;
+	}
+}
+
+/* A byte for each of many lanes that wait for a verdict takes no memory to speak of, and nobody's lane for it. */
+static void test_a_byte_is_not_a_window(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct raw c = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, 2);
+	static struct bytes y;
+
+	y.size = 0;
+	add_hello(&y);
+	for (uint32_t i = 1; i <= 500; i++) {
+		add_open(&y, i);
+		add(&y, i, FRAME_DATA, 0, "x", 1);
+	}
+	raw_put(&c, y.at, y.size);
+	for (int i = 0; i < 500; i++)
+		bed_hear(b, BED_B, LB_ASK, NULL);
+	echo(&r->bystander);
+	assert_false(bed_has_heard(b, BED_B, LB_GONE, 200));
+	raw_close(&c);
+}
+
+/* Who takes the most pays when there is no more: not the lane whose reader is slow for once. */
+static void test_the_greatest_pays(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct bed_lane slow = bed_lane(b);
+	size_t stuck = stuff(slow.client);
+	struct raw c = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, 2);
+	static uint8_t zeros[FRAME_PAYLOAD_MAX];
+	static struct bytes y;
+
+	y.size = 0;
+	add_hello(&y);
+	for (uint32_t i = 1; i <= TAKEN; i++)
+		add_open(&y, i);
+	raw_put(&c, y.at, y.size);
+	for (int n = 0; n < 8; n++)
+		for (uint32_t i = 1; i <= TAKEN; i++) {
+			y.size = 0;
+			add(&y, i, FRAME_DATA, 0, zeros, sizeof(zeros));
+			raw_put(&c, y.at, y.size);
+		}
+	for (int i = 0; i < TAKEN; i++)
+		bed_hear(b, BED_B, LB_ASK, NULL);
+	bed_hear(b, BED_B, LB_GONE, NULL);
+	assert_false(bed_has_heard(b, BED_B, LB_CLOSED, 200));
+	echo(&r->bystander);
+	drain(slow.server, stuck);
+	raw_close(&c);
+	bed_lane_close(&slow);
+}
+
+/* Strangers. */
+
+enum { SILENT = 2000, JOINERS = 300, COMES_IN_MS = 4000 };
+
+static void raise_fds(void)
+{
+	struct rlimit lim;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &lim), 0);
+	lim.rlim_cur = lim.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &lim), 0);
+	assert_true(lim.rlim_cur > SILENT + 200);
+}
+
+/* Somebody with a certificate, from 127.0.0.@from: sooner than any of the silent ones is given up by itself. */
+static void comes_in(struct bed *b, uint8_t from)
+{
+	uint64_t began_ns = clock_ns();
+	struct raw c = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, from);
+	struct bytes y = {};
+	char byte;
+
+	add_hello(&y);
+	raw_put(&c, y.at, y.size);
+	assert_true(SSL_read(c.ssl, &byte, 1) == 1); /* its HELLO */
+	assert_in_range((clock_ns() - began_ns) / 1000000, 0, COMES_IN_MS);
+	raw_close(&c);
+}
+
+static void test_silent_connections(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static int fds[SILENT];
+
+	raise_fds();
+	for (int i = 0; i < SILENT; i++)
+		fds[i] = bed_dial_from(b, BED_B, 3);
+	comes_in(b, 1);
+	comes_in(b, 3); /* also from their own address */
+	echo(&r->bystander);
+	for (int i = 0; i < SILENT; i++)
+		close(fds[i]);
+}
+
+/* They come again as soon as they are dropped. */
+static void flood(struct bed *b)
+{
+	int fds[64];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = -1;
+	for (unsigned i = 0;; i = (i + 1) % ARRAY_SIZE(fds)) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = bed_dial_from(b, BED_B, 4);
+		(void)!send(fds[i], "\x16\x03\x01", 3, MSG_NOSIGNAL);
+	}
+}
+
+static void test_flood(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		flood(b);
+	assert_true(pid > 0);
+	for (int i = 0; i < 5; i++) {
+		comes_in(b, 1);
+		echo(&r->bystander);
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+/* Whoever joins needs no certificate. Of those the one that has asked stays until it is answered. */
+static void test_joiners(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static struct raw joiners[JOINERS];
+	struct bytes y = {};
+	struct role_msg m;
+	char buf[64];
+
+	raise_fds();
+	add_hello(&y);
+	for (int i = 0; i < JOINERS; i++) {
+		joiners[i] = raw_client_from(b, NULL, "sealane-join/1", 5);
+		if (i == 1)
+			add(&y, 0, FRAME_CA_ASK, 0, "{}", 2);
+		raw_put(&joiners[i], y.at, y.size);
+		if (i == 1)
+			y.size -= FRAME_HEADER_SIZE + 2;
+	}
+	comes_in(b, 1);
+	m = bed_hear(b, BED_B, LB_CA_ASK, NULL);
+	m.type = BL_CA_ANSWER;
+	bed_tell_text(b, BED_B, &m, "{}");
+	/* HELLO, and the answer. */
+	assert_int_equal(SSL_read(joiners[1].ssl, buf, sizeof(buf)), FRAME_HEADER_SIZE + 8);
+	assert_int_equal(SSL_read(joiners[1].ssl, buf, sizeof(buf)), FRAME_HEADER_SIZE + 2);
+	assert_memory_equal(buf + FRAME_HEADER_SIZE, "{}", 2);
+	/* The first one had asked nothing. */
+	while (SSL_read(joiners[0].ssl, buf, sizeof(buf)) > 0)
+		continue;
+	assert_int_equal(recv(joiners[0].fd, buf, 1, 0), 0);
+	for (int i = 0; i < JOINERS; i++)
+		raw_close(&joiners[i]);
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+#define TEST_LITTLE(t) cmocka_unit_test_setup_teardown(t, setup_little_memory, teardown)
 	const struct CMUnitTest tests[] = {
+		TEST_LITTLE(test_a_byte_is_not_a_window), TEST_LITTLE(test_the_greatest_pays),
+		TEST(test_silent_connections), TEST(test_flood), TEST(test_joiners),
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
 		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long),

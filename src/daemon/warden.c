@@ -612,6 +612,10 @@ static int do_listen_tcp(struct warden *w, const struct role_dial *d, struct ans
 	bool is_new;
 	int r = tcp_listen(&w->link, d, keeper_take(&w->keeper, tcp_key(key, d->address)), &a->fd, &is_new, a->m.u.reply.why);
 
+	if (r == -EADDRINUSE && tcp_release_port(&w->keeper, d->address)) {
+		a->m.u.reply.why[0] = '\0';
+		r = tcp_listen(&w->link, d, -1, &a->fd, &is_new, a->m.u.reply.why);
+	}
 	order_sweep(w);
 	if (r == 0 && is_new)
 		keep(w, key, a->fd);
@@ -622,8 +626,8 @@ static int do_unlisten_tcp(struct warden *w, const char *address)
 {
 	char key[LIMIT_ADDRESS_SIZE + sizeof(WARDEN_TCP_PREFIX)];
 
-	kept_remove(&w->link.listening, tcp_key(key, address));
-	drop(w, key);
+	tcp_unlisten(&w->link, address);
+	drop(w, tcp_key(key, address));
 	return 0;
 }
 

@@ -1,7 +1,8 @@
 /*
  * Theory of operation: linkers make no sockets and the broker neither, so both ask here. A socket that is dialled is handed out
  * while it connects, and is forgotten. One that listens is kept, here for a reload and in the keeper for the next daemon, so that
- * a restart refuses nobody: who dials meanwhile waits in the backlog.
+ * a restart refuses nobody: who dials meanwhile waits in the backlog. One that is not wanted any more is shut down and not only closed, since linkers and
+ * the keeper still have it for a moment, and another address with the same port could not be listened at before all have let go.
  *
  * The signer is started before the first linker, and the broker hears of it first, since a linker is of no use without it. Both
  * are started again by themselves when they end; what that costs is the broker's to tell.
@@ -75,6 +76,10 @@ int warden_link_open(struct warden *w)
 
 void warden_link_run(struct warden *w, uint32_t n)
 {
+#ifndef SEALANE_LINKS
+	log_error("linker.failed", LOG_STR("why", "this sealaned was built without OpenSSL (meson -Dlinks=disabled): no lane goes to another host"));
+	return;
+#endif
 	if (!w->link.running)
 		start(&w->link.signer);
 	w->link.running = true;
@@ -224,6 +229,45 @@ int tcp_listen(struct warden_link *l, const struct role_dial *d, int kept, int *
 	if (r == 0)
 		take_fd(&sock);
 	return r;
+}
+
+void tcp_unlisten(struct warden_link *l, const char *address)
+{
+	char key[LIMIT_ADDRESS_SIZE + sizeof(WARDEN_TCP_PREFIX)];
+	struct kept *known;
+
+	HASH_FIND_STR(l->listening, tcp_key(key, address), known);
+	if (known)
+		shutdown(known->fd, SHUT_RDWR);
+	kept_remove(&l->listening, key);
+}
+
+static bool same_port(const char *a, const char *b)
+{
+	const char *port_a = strrchr(a, ':'), *port_b = strrchr(b, ':');
+
+	return port_a && port_b && strcmp(port_a, port_b) == 0;
+}
+
+bool tcp_release_port(struct keeper_link *k, const char *address)
+{
+	struct kept *i, *next;
+	bool any = false;
+
+	HASH_ITER(hh, k->kept, i, next) {
+		char name[LIMIT_ADDRESS_SIZE + sizeof(WARDEN_TCP_PREFIX)];
+		int fd;
+
+		if (strncmp(i->name, WARDEN_TCP_PREFIX, strlen(WARDEN_TCP_PREFIX)) != 0 || !same_port(i->name, address) || !str_copy(name, sizeof(name), i->name))
+			continue;
+		fd = keeper_take(k, name); /* frees @i */
+		shutdown(fd, SHUT_RDWR);
+		close(fd);
+		if (keeper_drop(k, name) < 0)
+			log_warn("warden.keeper_lost", LOG_STR("name", name));
+		any = true;
+	}
+	return any;
 }
 
 /* ------------------------------------------------------------------ certificates */

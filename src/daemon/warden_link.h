@@ -52,6 +52,15 @@ MUST_CHECK int tcp_dial(struct warden_link *l, const struct role_dial *d, int *r
 /* tcp_listen() - make it, or take what is listening there already. @kept: what the keeper held, taken; -1: nothing. *ret_fd: borrowed. */
 MUST_CHECK int tcp_listen(struct warden_link *l, const struct role_dial *d, int kept, int *ret_fd, bool *ret_is_new, char *why);
 
+/* tcp_unlisten() - at @address no more, whoever else has the socket. */
+void tcp_unlisten(struct warden_link *l, const char *address);
+
+/*
+ * tcp_release_port() - what an earlier daemon listened at with @address's port, and the keeper held, is given up: it may stand in the way of @address.
+ * Return: there was any.
+ */
+bool tcp_release_port(struct keeper_link *k, const char *address);
+
 /* tcp_key() - the keeper's name for @address into @buf of LIMIT_ADDRESS_SIZE + sizeof(WARDEN_TCP_PREFIX). Returns @buf. */
 const char *tcp_key(char *buf, const char *address);
 
