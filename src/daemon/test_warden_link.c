@@ -179,6 +179,66 @@ static void test_what_cannot_be(void **state)
 	forget_all(&l);
 }
 
+/* Another address with the same port, while a linker and the keeper still have the socket; and back. */
+static void test_port_moves(void **state)
+{
+	struct warden_link l = { 0 };
+	char one[LIMIT_ADDRESS_SIZE], all[LIMIT_ADDRESS_SIZE];
+	int sock = -1;
+	bool is_new;
+
+	free_address(one);
+	snprintf(all, sizeof(all), "0.0.0.0%s", strrchr(one, ':'));
+	for (int i = 0; i < 4; i++) {
+		const char *from = i % 2 == 0 ? one : all;
+		struct role_dial d = dial_to(from);
+		int of_linker;
+
+		assert_int_equal(tcp_listen(&l, &d, -1, &sock, &is_new, g_why), 0);
+		of_linker = fcntl(sock, F_DUPFD_CLOEXEC, 0);
+		tcp_unlisten(&l, from);
+		assert_null(l.listening);
+		d = dial_to(i % 2 == 0 ? all : one);
+		assert_int_equal(tcp_listen(&l, &d, -1, &sock, &is_new, g_why), 0);
+		tcp_unlisten(&l, d.address);
+		close(of_linker);
+	}
+	tcp_unlisten(&l, one); /* not there: nothing */
+}
+
+/* The configuration says another address than it did to the daemon before, whose socket the keeper has. */
+static void test_port_of_the_daemon_before(void **state)
+{
+	struct warden_link before = { 0 }, l = { 0 };
+	struct keeper_link k = { .chan = { .fd = -1 } };
+	char one[LIMIT_ADDRESS_SIZE], other[LIMIT_ADDRESS_SIZE], all[LIMIT_ADDRESS_SIZE], key[LIMIT_ADDRESS_SIZE + sizeof(WARDEN_TCP_PREFIX)];
+	struct role_dial d;
+	int sock = -1, of_keeper;
+	bool is_new;
+
+	free_address(one);
+	free_address(other);
+	snprintf(all, sizeof(all), "0.0.0.0%s", strrchr(one, ':'));
+	d = dial_to(one);
+	assert_int_equal(tcp_listen(&before, &d, -1, &sock, &is_new, g_why), 0);
+	of_keeper = fcntl(sock, F_DUPFD_CLOEXEC, 0);
+	assert_int_equal(kept_put(&k.kept, tcp_key(key, one), fcntl(sock, F_DUPFD_CLOEXEC, 0)), 0);
+	d = dial_to(other);
+	assert_int_equal(tcp_listen(&before, &d, -1, &sock, &is_new, g_why), 0);
+	assert_int_equal(kept_put(&k.kept, tcp_key(key, other), fcntl(sock, F_DUPFD_CLOEXEC, 0)), 0);
+	forget_all(&before);
+	d = dial_to(all);
+	assert_int_equal(tcp_listen(&l, &d, -1, &sock, &is_new, g_why), -EADDRINUSE);
+	assert_true(tcp_release_port(&k, all));
+	assert_int_equal(tcp_listen(&l, &d, -1, &sock, &is_new, g_why), 0);
+	assert_false(tcp_release_port(&k, all));
+	sock = keeper_take(&k, tcp_key(key, other)); /* another port is not touched */
+	assert_true(sock >= 0);
+	close(sock);
+	close(of_keeper);
+	forget_all(&l);
+}
+
 static void test_ipv6(void **state)
 {
 	struct warden_link l = { 0 };
@@ -270,6 +330,8 @@ int main(void)
 		cmocka_unit_test(test_adopted),
 		cmocka_unit_test(test_not_adopted),
 		cmocka_unit_test(test_what_cannot_be),
+		cmocka_unit_test(test_port_moves),
+		cmocka_unit_test(test_port_of_the_daemon_before),
 		cmocka_unit_test(test_ipv6),
 		cmocka_unit_test(test_certificates),
 	};

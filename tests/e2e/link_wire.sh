@@ -77,6 +77,7 @@ intention { source = "*"  destination = redis  action = allow }
 CONF
 host_conf d <<CONF
 certificates = "$PKI/for-d"
+links = 2
 workload cache { services = [ redis ] }
 service redis {}
 intention { source = web  destination = redis  action = allow }
@@ -181,6 +182,16 @@ test_tls() {
 	check_not "early data is not taken" grep -q 'Early data was accepted' <<<"$(client good $D)"
 }
 
+# d has two linkers, and whichever accepts takes the ticket that any of them has made.
+test_tickets() {
+	local out=
+	client good $D -sess_out "$T/ticket" >/dev/null
+	for _ in 1 2 3 4 5 6; do
+		out+=$(client good $D -sess_in "$T/ticket" -sess_out "$T/ticket" | grep -oE '^(New|Reused),' || echo none,)
+	done
+	check_equal "a session comes back without signatures, to either linker" "Reused,Reused,Reused,Reused,Reused,Reused," "$out"
+}
+
 no_tls() { # WHAT OPTION... - the server ends the handshake before it has shown its certificate
 	local what=$1 out
 	shift
@@ -240,6 +251,29 @@ test_frames() {
 	check "others do not notice" ping_is_answered c web
 }
 
+# --- those who say nothing ---
+
+test_silence() {
+	local before began
+	before=$(on d log_lines)
+	net_in x "$PYTHON" -c '
+import resource, socket, sys, time
+n, where = int(sys.argv[1]), sys.argv[2].split(":")
+resource.setrlimit(resource.RLIMIT_NOFILE, (n + 64, n + 64))
+socks = [socket.create_connection((where[0], int(where[1]))) for _ in range(n)]
+print("there", flush=True)
+time.sleep(60)' 2000 $D >"$T/silent" &
+	local silent=$!
+	within 20 grep -q there "$T/silent" || fail "2,000 connections that say nothing"
+	began=$(now_ms)
+	check_match "who has a certificate gets in all the same" 'PONG 0' "$(peer good hello ping)"
+	check_below "within 2 s, ms" 2000 $(($(now_ms) - began))
+	check "lanes go on" ping_is_answered c web
+	check "the log says that it is crowded" on d event_after "$before" linker.crowded true
+	kill "$silent"
+	wait "$silent" || true
+}
+
 # --- tokens, and what is taken back ---
 
 test_tokens() {
@@ -278,6 +312,6 @@ test_revocation() {
 	check "others of that host are served" ping_is_answered a web
 }
 
-for t in ${TESTS:-capture certificates tls frames tokens revocation}; do
+for t in ${TESTS:-capture certificates tls tickets frames silence tokens revocation}; do
 	"test_$t"
 done
