@@ -249,6 +249,7 @@ static void test_told(void **state)
 {
 	struct host *h = *state;
 	const struct role_msg *m;
+	struct role_tickets tickets;
 
 	assert_int_equal(h->n_linkers, 1);
 	assert_int_equal(h->n_tcp_listens, 1);
@@ -256,6 +257,8 @@ static void test_told(void **state)
 	assert_int_equal(h->last_dial.timeout_ms, 15000);
 	assert_string_equal(h->last_dial.congestion, "cubic");
 	assert_int_equal(linker(h)->told[0].type, BL_TRUST); /* before all else */
+	tickets = want_told(h, BL_TICKETS)->u.tickets;
+	assert_int_equal(tickets.n, 1);
 	want_told(h, BL_LISTEN);
 	m = want_told(h, BL_HOST);
 	assert_string_equal(m->u.host.name, "b");
@@ -270,6 +273,7 @@ static void test_told(void **state)
 	forget_told(h);
 	start_linker(h);
 	serve(h, 150);
+	assert_memory_equal(&want_told(h, BL_TICKETS)->u.tickets, &tickets, sizeof(tickets));
 	want_told(h, BL_LISTEN);
 	want_told(h, BL_HOST);
 	want_told(h, BL_HOST);
@@ -319,6 +323,7 @@ static void test_reload_of_hosts(void **state)
 	assert_null(next_told(h, BL_LISTEN));
 	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
 	assert_null(strstr(g_answer, "10.0.0.3:7443"));
+	event(h, "host.gone", "\"address\":\"10.0.0.3:7443\"");
 }
 
 static void test_dial(void **state)
