@@ -89,7 +89,7 @@ static void explain_library(const json_t *library)
 {
 	AUTO_FREE(char) no = api_path("none: %s", api_str(library, "why"));
 
-	explain_line("library", api_bool(library, "allowed") ? "shm" : no);
+	explain_line("library", api_bool(library, "allowed") ? explain_or(library, "path", "shm") : no);
 }
 
 static void explain_ends(const json_t *e)

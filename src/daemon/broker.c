@@ -556,6 +556,8 @@ static void on_porter_msg(struct broker *b, size_t index, const struct role_msg 
 		port_on_gone(b, m->u.id.id);
 	else if (m->type == PB_OPEN)
 		shm_on_open(b, m->u.lane_ref.lane_id);
+	else if (m->type == PB_LENT)
+		lend_on_lent(b, m->u.lane_ref.lane_id, *fd);
 	else if (m->type == PB_KEEP)
 		shm_on_leash(b, &m->u.leash, *fd);
 	else if (m->type == PB_CLOSED)

@@ -52,12 +52,13 @@ struct workload {
 	char enrolled_by[64];	/* "config", "hook", "cli", "state" */
 	uint32_t n_lanes;	/* open relayed lanes from it */
 	uint32_t n_link_lanes;	/* from it to other hosts, open or opening */
+	uint32_t n_lent_lanes;	/* of those, a library's */
 	/* Its control socket (broker_port.c), and what came by it. */
 	int control_fd;		/* owned; -1: none (yet) */
 	uint32_t control_seq;	/* of the last BW_LISTEN or BW_UNLISTEN for it: an earlier answer says nothing */
 	bool control_wanted;
 	uint32_t n_shm_lanes, n_listeners; /* lanes in shared memory that it asked for; services that it listens for */
-	uint64_t shm_size;		   /* of its own regions of those lanes */
+	uint64_t shm_size;		   /* of its own regions of those lanes, and of a library's to other hosts */
 	uint64_t n_allowed, n_denied, n_cut;
 };
 
@@ -68,6 +69,7 @@ struct service {
 	bool removed;
 	bool offered;	 /* has a socket; else it only connects to others */
 	bool takes_lanes; /* a library may listen for it */
+	bool was_listened; /* and has: other hosts are told of the service also while nobody does */
 	struct port_listener *listeners; /* those that do: broker_port.c only */
 	uint32_t n_listeners;
 	uint32_t wid;	 /* the workload that offers it */
@@ -115,9 +117,10 @@ struct pair {
 
 enum lane_path { LANE_PATH_RELAY, LANE_PATH_DIRECT, LANE_PATH_SHM, LANE_PATH_LINK, LANE_PATH_N };
 
-/* What only a lane in shared memory has (broker_shm.c). */
+/* What only a library's lane has: in shared memory (broker_shm.c), or with one end on another host (broker_lend.c). */
 struct lane_shm {
 	bool pending;		/* offered, and not taken yet: it is no open lane */
+	uint32_t kind;		/* enum control_kind; CONTROL_KIND_N: not known, since it was adopted */
 	bool leashed;		/* the porter that runs now holds it */
 	bool adopted;		/* an earlier daemon brokered it */
 	bool kept[2];		/* the keeper holds the client's, the server's leash */
@@ -130,9 +133,15 @@ struct lane_shm {
 };
 
 struct carry;
+struct welcome;
 
 /* What only a lane between hosts has (broker_cross.c). */
 struct lane_link {
+	uint32_t kind;	       /* enum link_kind: LINK_SOCKET, or a library's */
+	uint64_t lent;	       /* a library's: its number at the porter, which stays the same (broker_lend.c); 0: a socket file's */
+	bool lent_over;	       /* the porter has it no more */
+	bool lent_told;	       /* the porter was told to end it */
+	struct welcome *welcome; /* inbound, of a library: the linker has not got it yet (broker_welcome.c) */
 	struct carry *opening; /* outbound: no host has taken it yet, so it is no open lane (broker_carry.c) */
 	bool inbound;	       /* then there is no client here: wid and lid are ROLE_NO_ID */
 	uint32_t linker;
@@ -161,7 +170,7 @@ struct lane {
 	struct pair *pair;
 	struct lane_shm shm;
 	struct lane_link link;
-	UT_hash_handle hh;
+	UT_hash_handle hh, hh_lent;
 };
 
 struct broker_counters {
@@ -234,7 +243,8 @@ struct broker_explanation {
 	uint32_t lid, sid; /* ROLE_NO_ID: no such upstream / service on this host */
 	const char *identity; /* how the client is recognised: "pidfd", "peercred" */
 	const char *guard;    /* "lsm", "off" */
-	bool library;	      /* a lane in shared memory would be given, if it were asked for now */
+	bool library;	      /* a program that links the library would be given a lane, if it asked now */
+	const char *library_path; /* which way it would go: "shm", "link"; NULL: none would be given */
 	char library_why[256]; /* and if not, why: one line for people; "" */
 	/* ROUTE_LINK: the other host decides as well. */
 	bool inbound;	       /* the source is on another host, and its lanes come in; else they go out */

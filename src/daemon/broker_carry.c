@@ -13,6 +13,10 @@
  *   parked    no linker has it, we hold its end.  every RETRY_MS all hosts again, until connect_wait is over; then refused
  *   open      broker_cross.c
  *
+ * A library's client comes from broker_port.c instead, and what a linker gets is what the porter lent (broker_lend.c); until that is there
+ * the lane is parked with no end. Nothing of it is sent before some host has taken it, so it can always be taken back; and since a library
+ * gives up by itself (after 5 s unless told otherwise), it is told why before that, LIBRARY_MS after it asked.
+ *
  * Which host: of those that have it up, the one with the fewest lanes to it, as it said itself, and our own since; among equals
  * any, by chance. Which linker: the one with the fewest lanes.
  *
@@ -22,11 +26,12 @@
 #include "daemon/broker_int.h"
 
 #include "core/svid.h"
+#include "shm/layout.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 
-enum { TRIES_MAX = 8, RETRY_MS = 200, ANSWER_MS = 1000 };
+enum { TRIES_MAX = 8, RETRY_MS = 200, ANSWER_MS = 1000, LIBRARY_MS = CARRY_LIBRARY_WAIT_MS };
 
 struct carry {
 	uint32_t pid, uid;
@@ -34,6 +39,8 @@ struct carry {
 	uint64_t deadline_ns;
 	uint32_t tried[TRIES_MAX];
 	unsigned n_tried;
+	bool taken, has_lane; /* a library's: the far host has said so; its client has the lane: open, when both */
+	bool over;	      /* told to whoever has to know: it only waits for the linker */
 	uint32_t code; /* enum link_code: what the last one said */
 	char why[256 + LIMIT_NAME_SIZE + 8];
 };
@@ -61,7 +68,7 @@ static bool was_tried(const struct carry *c, uint32_t hid)
 	return false;
 }
 
-static struct link_host *choose_host(struct broker *b, const struct service_name *service, const struct carry *c)
+static struct link_host *choose_host(struct broker *b, const struct service_name *service, uint32_t kind, const struct carry *c)
 {
 	struct link_host *best = NULL;
 	uint32_t least = UINT32_MAX, n_equal = 0;
@@ -69,7 +76,7 @@ static struct link_host *choose_host(struct broker *b, const struct service_name
 	for (struct link_host *h = b->hosts; h; h = h->hh.next) {
 		uint32_t lanes;
 
-		if (link_host_has(h, service, &lanes) != ELSEWHERE_UP || was_tried(c, h->hid))
+		if (link_host_has(h, service, (enum link_kind)kind, &lanes) != ELSEWHERE_UP || was_tried(c, h->hid))
 			continue;
 		if (lanes > least)
 			continue;
@@ -92,7 +99,7 @@ static uint32_t choose_linker(struct broker *b)
 }
 
 /* Why does no host have it? The first one that is not reached is named, since that is what a person can do something about. */
-static const char *lacks_host(struct broker *b, char *buf, size_t size)
+static const char *lacks_host(struct broker *b, enum link_kind kind, char *buf, size_t size)
 {
 	const struct link_host *away = NULL;
 
@@ -100,13 +107,14 @@ static const char *lacks_host(struct broker *b, char *buf, size_t size)
 		if (h->state != LINK_HOST_UP)
 			away = h;
 	if (!away)
-		return "no other host has the service up";
+		return kind == LINK_SOCKET ? "no other host has the service up" :
+					     "on no other host does a program listen for it with libsealane";
 	snprintf(buf, size, "no host that can be reached has the service up; host %s (%s) is not reached: %s%s%s", away->name, away->address,
 		 away->reason == SESSION_OK ? "not yet" : session_reason_name(away->reason), away->why[0] ? ", " : "", away->why);
 	return buf;
 }
 
-const char *carry_lacks(struct broker *b, const struct service_name *source, const struct service_name *destination)
+const char *carry_lacks(struct broker *b, const struct service_name *source, const struct service_name *destination, enum link_kind kind)
 {
 	static char text[512 + LIMIT_SERVICE_SIZE];
 	char name[LIMIT_SERVICE_SIZE], id[LIMIT_SPIFFE_ID_SIZE];
@@ -122,8 +130,8 @@ const char *carry_lacks(struct broker *b, const struct service_name *source, con
 	}
 	if (choose_linker(b) == ROLE_NO_ID)
 		return "no linker runs; see the log for linker.failed";
-	if (!choose_host(b, destination, NULL))
-		return lacks_host(b, text, sizeof(text));
+	if (!choose_host(b, destination, kind, NULL))
+		return lacks_host(b, kind, text, sizeof(text));
 	return NULL;
 }
 
@@ -172,7 +180,7 @@ static void log_allow(struct broker *b, const struct lane *l, const struct carry
 	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("link_lane", t.link_lane[0] ? t.link_lane : NULL), LOG_STR("source", t.source), LOG_STR("destination", t.destination),
 		 LOG_STR("path", t.path), LOG_STR("intention", t.rule), LOG_STR("where", intention_where(t.i)),
 		 LOG_STR("source_id", t.source_id), LOG_STR("destination_id", t.destination_id),
-		 LOG_STR("address", h ? h->address : NULL), LOG_STR("workload", w->name), LOG_U64("pid", c->pid), LOG_U64("uid", c->uid),
+		 LOG_STR("kind", link_kind_name(l->link.kind)), LOG_STR("address", h ? h->address : NULL), LOG_STR("workload", w->name), LOG_U64("pid", c->pid), LOG_U64("uid", c->uid),
 		 LOG_U64("more", more));
 }
 
@@ -185,11 +193,22 @@ void carry_free(struct carry *c)
 
 bool carry_is_parked(const struct lane *l)
 {
-	return l->link.opening && l->link.opening->fd >= 0;
+	return l->link.opening && l->link.linker == ROLE_NO_ID;
 }
 
-/* The client is gone with its descriptor; the lane with this. */
-void carry_refuse(struct broker *b, struct lane *l)
+/* What a library is told for a link_code. */
+static int error_of(uint32_t code)
+{
+	static const int errors[LINK_CODE_N] = {
+		[LINK_DENIED] = -EACCES, [LINK_UNKNOWN] = -ENOENT,  [LINK_DOWN] = -ECONNREFUSED,
+		[LINK_LIMIT] = -EDQUOT,	 [LINK_DRAINING] = -EACCES, [LINK_CUT] = -ECANCELED,
+	};
+
+	return code < LINK_CODE_N && errors[code] ? errors[code] : -EHOSTUNREACH;
+}
+
+/* Our people by an event, a library by its answer. */
+static void tell_refused(struct broker *b, struct lane *l)
 {
 	const struct carry *c = l->link.opening;
 	bool denied = c->code == LINK_DENIED;
@@ -209,6 +228,15 @@ void carry_refuse(struct broker *b, struct lane *l)
 			 LOG_STR("code", link_code_name(c->code)), LOG_STR("why", c->why), LOG_U64("tried", c->n_tried),
 			 LOG_STR("workload", w->name), LOG_U64("pid", c->pid), LOG_U64("uid", c->uid), LOG_U64("more", more));
 	}
+	if (l->link.lent)
+		lend_end(b, l, error_of(c->code), c->why);
+}
+
+/* The client is gone with its descriptor; the lane with this. */
+void carry_refuse(struct broker *b, struct lane *l)
+{
+	if (!l->link.opening->over)
+		tell_refused(b, l);
 	cross_free(b, l);
 }
 
@@ -236,7 +264,7 @@ static void on_no_answer(struct broker *b, void *arg)
 
 	HASH_FIND(hh, b->lanes, &id, sizeof(id), l); /* each attempt has an id of its own */
 	if (!l || l->path != LANE_PATH_LINK || !l->link.opening || l->cut || carry_is_parked(l) ||
-	    !choose_host(b, &l->destination, l->link.opening))
+	    l->link.opening->taken || l->link.opening->over || !choose_host(b, &l->destination, l->link.kind, l->link.opening))
 		return;
 	m.u.lane_ref.lane_id = id;
 	link_tell(b, l->link.linker, &m, -1);
@@ -246,7 +274,7 @@ static void on_no_answer(struct broker *b, void *arg)
 static bool carry_on(struct broker *b, struct lane *l, int fd)
 {
 	struct carry *c = l->link.opening;
-	struct link_host *h = c->n_tried < TRIES_MAX ? choose_host(b, &l->destination, c) : NULL;
+	struct link_host *h = c->n_tried < TRIES_MAX ? choose_host(b, &l->destination, l->link.kind, c) : NULL;
 	struct role_msg m = { .type = BL_CARRY };
 	const char *why = "";
 	uint32_t kid = ca_credential(b, &l->source, &why), linker = choose_linker(b);
@@ -260,8 +288,10 @@ static bool carry_on(struct broker *b, struct lane *l, int fd)
 	c->tried[c->n_tried++] = h->hid;
 	move_to_host(b, l, h);
 	cross_set_linker(l, linker);
-	m.u.carry = (struct role_carry){ .hid = h->hid, .kid = kid, .kind = LINK_SOCKET, .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
+	m.u.carry = (struct role_carry){ .hid = h->hid, .kid = kid, .kind = l->link.kind, .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
 	service_name_format(m.u.carry.destination, &l->destination);
+	if (l->link.lent)
+		lend_tell_host(b, l);
 	link_tell(b, linker, &m, fd);
 	broker_after(b, ANSWER_MS, on_no_answer, (void *)(uintptr_t)l->id);
 	return true;
@@ -290,16 +320,12 @@ void carry_begin(struct broker *b, const struct carry_client *client, int fd)
 		carry_refuse(b, l);
 }
 
-void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_ref *m)
+static void now_open(struct broker *b, struct lane *l)
 {
-	struct lane *l = cross_find(b, linker, m->lane_id);
-	struct upstream *u = l ? model_upstream(b, l->lid) : NULL;
-	struct carry *c;
+	struct upstream *u = model_upstream(b, l->lid);
+	struct carry *c = take_ptr(l->link.opening);
 
-	if (!l || !l->link.opening)
-		return;
-	c = take_ptr(l->link.opening);
-	l->link.id = m->link_id;
+	l->shm.pending = false;
 	b->counters.lanes_opened++;
 	b->link.lanes_opened[0]++;
 	b->workloads[l->wid].n_allowed++;
@@ -307,6 +333,18 @@ void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_r
 		u->n_allowed++;
 	log_allow(b, l, c);
 	carry_free(c);
+}
+
+void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_ref *m)
+{
+	struct lane *l = cross_find(b, linker, m->lane_id);
+
+	if (!l || !l->link.opening)
+		return;
+	l->link.id = m->link_id;
+	l->link.opening->taken = true;
+	if (!l->link.lent || l->link.opening->has_lane)
+		now_open(b, l);
 }
 
 static void park(struct broker *b, struct lane *l);
@@ -318,7 +356,7 @@ static void on_retry_time(struct broker *b, void *arg)
 	struct carry *c;
 
 	HASH_FIND(hh, b->lanes, &id, sizeof(id), l);
-	if (!l || l->path != LANE_PATH_LINK || !carry_is_parked(l))
+	if (!l || l->path != LANE_PATH_LINK || !carry_is_parked(l) || l->link.opening->fd < 0)
 		return;
 	c = l->link.opening;
 	if (clock_ns() >= c->deadline_ns) {
@@ -355,9 +393,13 @@ void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_f
 	if (!c)
 		return;
 	b->link.lanes_no[0][f->code]++;
+	if (c->over) {
+		carry_refuse(b, l);
+		return;
+	}
 	c->code = f->code;
 	snprintf(c->why, sizeof(c->why), "host %s: %s", h ? h->name : "?", f->why[0] ? f->why : link_code_name(f->code));
-	if (fd < 0 || l->cut || clock_ns() >= c->deadline_ns) {
+	if (fd < 0 || l->cut || l->link.lent_over || clock_ns() >= c->deadline_ns) {
 		carry_refuse(b, l);
 		return;
 	}
@@ -369,4 +411,86 @@ void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_f
 		park(b, l);
 	else
 		carry_refuse(b, l);
+}
+
+/* ------------------------------------------------------------------ a library's */
+
+/* Nothing more is to come of it. It leaves the table when no linker has it (any more). */
+static void give_up(struct broker *b, struct lane *l)
+{
+	struct role_msg m = { .type = BL_CUT, .u.lane_ref.lane_id = l->id };
+
+	if (carry_is_parked(l)) {
+		carry_refuse(b, l);
+		return;
+	}
+	tell_refused(b, l);
+	l->link.opening->over = true;
+	link_tell(b, l->link.linker, &m, -1);
+}
+
+/* By its number at the porter: the linker's is another one with each host that is tried. */
+static void on_library_time(struct broker *b, void *arg)
+{
+	struct lane *l = lend_find((uint64_t)(uintptr_t)arg);
+	struct carry *c = l ? l->link.opening : NULL;
+	const struct link_host *h;
+
+	if (!c || c->over || l->cut)
+		return;
+	h = link_host(b, l->link.hid);
+	c->code = LINK_FAILED;
+	if (!carry_is_parked(l) || !c->why[0])
+		snprintf(c->why, sizeof(c->why), "host %s has not answered within %d s", h ? h->name : "?", LIBRARY_MS / 1000);
+	give_up(b, l);
+}
+
+int carry_begin_library(struct broker *b, const struct carry_client *client, const struct role_ask *q)
+{
+	struct workload *w = &b->workloads[client->wid];
+	struct lane from = { .wid = client->wid, .lid = ROLE_NO_ID, .sid = ROLE_NO_ID, .source = client->source,
+			     .destination = client->destination, .client_pid = client->pid, .pair = client->pair,
+			     .bytes_per_s = client->intention->limits.bytes_per_s,
+			     .link = { .hid = ROLE_NO_ID, .linker = ROLE_NO_ID, .kind = link_kind_of(q->kind) } };
+	struct carry *c = calloc(1, sizeof(*c));
+	struct lane *l;
+
+	from.link.opening = c;
+	from.shm.size = shm_region_size(q->cap_log2);
+	from.shm.kind = q->kind;
+	l = c ? cross_open(b, &from) : NULL;
+	if (!l) {
+		free(c);
+		return -ENOMEM;
+	}
+	*c = (struct carry){ .fd = -1, .pid = client->pid, .uid = client->uid, .deadline_ns = client->deadline_ns, .code = LINK_FAILED };
+	w->n_lent_lanes++;
+	w->shm_size += l->shm.size;
+	lend_begin(b, l, q->accept.cid);
+	broker_after(b, LIBRARY_MS, on_library_time, (void *)(uintptr_t)l->link.lent);
+	return 0;
+}
+
+void carry_on_lent(struct broker *b, struct lane *l, int fd)
+{
+	if (!carry_on(b, l, fd))
+		carry_refuse(b, l);
+}
+
+void carry_on_lane(struct broker *b, struct lane *l)
+{
+	l->link.opening->has_lane = true;
+	if (l->link.opening->taken)
+		now_open(b, l);
+}
+
+void carry_on_client_left(struct broker *b, struct lane *l, const char *why)
+{
+	struct carry *c = l->link.opening;
+
+	if (c->over)
+		return;
+	c->code = LINK_PEER;
+	snprintf(c->why, sizeof(c->why), "%s", why);
+	give_up(b, l);
 }

@@ -77,6 +77,8 @@ void cross_free(struct broker *b, struct lane *l)
 	if (h)
 		link_host_count(h, &l->destination, -1);
 	lane_quota_release(&l->pair->quota);
+	if (l->link.lent)
+		lend_forget(b, l);
 	if (l->link.inbound)
 		link_announce_soon(b);
 	cross_set_linker(l, ROLE_NO_ID);
@@ -90,7 +92,9 @@ static struct workload *workload_here(struct broker *b, const struct lane *l)
 {
 	const struct service *s = model_service(b, l->sid);
 
-	return model_workload(b, l->link.inbound ? (s ? s->wid : ROLE_NO_ID) : l->wid);
+	if (!l->link.inbound)
+		return model_workload(b, l->wid);
+	return model_workload(b, l->link.lent ? l->shm.server_wid : s ? s->wid : ROLE_NO_ID);
 }
 
 const char *cross_path(struct broker *b, const struct lane *l, char *buf)
@@ -113,17 +117,19 @@ static void log_close(struct broker *b, const struct lane *l, const struct role_
 {
 	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], path[CROSS_PATH_SIZE], link_lane[LINK_LANE_ID_SIZE];
 	struct workload *w = workload_here(b, l);
+	bool failed = l->shm.pending && !l->cut; /* a library's, that nobody took */
 	uint64_t more = 0;
 
 	if (w && !lane_may_log(w, &more))
 		return;
 	link_lane_id(link_lane, l->link.id);
-	LOG_EVENT(s->end == LANE_END_FDS || s->end == LANE_END_NOMEM ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "lane.close",
-		  LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL),
+	LOG_EVENT(failed || s->end == LANE_END_FDS || s->end == LANE_END_NOMEM ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
+		  failed ? "lane.fail" : "lane.close", LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL),
 		  LOG_STR("source", service_name_format(src, &l->source)),
 		  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
-		  LOG_STR("end", lane_end_name(s->end)), LOG_STR("error", s->error ? log_errno_name(s->error) : NULL),
-		  LOG_U64("bytes_up", l->bytes_up), LOG_U64("bytes_down", l->bytes_down), LOG_U64("more", more));
+		  LOG_STR("why", failed ? "it ended before both sides had taken it" : NULL), LOG_STR("end", lane_end_name(s->end)),
+		  LOG_STR("error", s->error ? log_errno_name(s->error) : NULL), LOG_U64("bytes_up", l->bytes_up),
+		  LOG_U64("bytes_down", l->bytes_down), LOG_U64("more", more));
 }
 
 void cross_on_closed(struct broker *b, uint32_t linker, const struct role_stats *s)
@@ -139,6 +145,7 @@ void cross_on_closed(struct broker *b, uint32_t linker, const struct role_stats 
 		return;
 	}
 	count(l, s);
+	b->counters.lanes_failed += l->shm.pending && !l->cut;
 	log_close(b, l, s);
 	cross_free(b, l);
 }
@@ -164,6 +171,17 @@ void cross_on_linker_lost(struct broker *b, uint32_t linker)
 	log_warn("linker.lost", LOG_U64("linker", linker), LOG_U64("lanes", n));
 }
 
+static void tell_library(struct broker *b, struct lane *l, const struct intention *i, const char *why)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "%.110s (%.130s)", why, intention_where(i));
+	if (l->link.opening)
+		lend_end(b, l, -ECANCELED, text);
+	else
+		lend_cut(b, l, text);
+}
+
 void cross_cut(struct broker *b, struct lane *l, const struct intention *i, const char *why)
 {
 	struct role_msg m = { .type = BL_CUT, .u.lane_ref.lane_id = l->id };
@@ -173,6 +191,8 @@ void cross_cut(struct broker *b, struct lane *l, const struct intention *i, cons
 	if (l->cut)
 		return;
 	l->cut = true;
+	if (l->link.welcome)
+		return; /* no linker has it: it is decided about again when it has been lent (broker_welcome.c) */
 	link_lane_id(link_lane, l->link.id);
 	b->counters.lanes_cut++;
 	if (w)
@@ -181,9 +201,11 @@ void cross_cut(struct broker *b, struct lane *l, const struct intention *i, cons
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
 		 LOG_STR("why", why));
+	if (l->link.lent)
+		tell_library(b, l, i, why);
 	if (carry_is_parked(l))
 		carry_refuse(b, l);
-	else
+	else if (!l->link.lent || l->link.opening)
 		link_tell(b, l->link.linker, &m, -1);
 }
 
@@ -195,14 +217,31 @@ static bool is_revoked(const struct broker *b, const struct lane *l)
 	return l->link.inbound && ca_is_revoked(b, spiffe_id_format(id, b->config->trust_domain, &l->source));
 }
 
+/* A socket file's lane ends with the file, a library's with the word that its workload is the service's. Return: NULL: it is. */
+static const char *why_elsewhere(struct broker *b, const struct lane *l)
+{
+	const struct service_name *own = l->link.inbound ? &l->destination : &l->source;
+	const struct workload *w = l->link.lent ? model_workload(b, l->link.inbound ? l->shm.server_wid : l->wid) : NULL;
+	const struct service *s = l->link.inbound ? model_find_service(b, own) : NULL;
+
+	if (!l->link.lent || (w && model_speaks_as(w, own) && (!l->link.inbound || (s && s->takes_lanes))))
+		return NULL;
+	return "the configuration does not have this service in this workload any more";
+}
+
 /* Must not touch the lane after a cut: one that is parked ends with it. */
 static void recheck(struct broker *b, struct lane *l, int64_t now)
 {
 	const struct intention *i = policy_decide(b->policy, &l->source, &l->destination, now);
 	struct role_msg m = { .type = BL_LIMIT };
+	const char *elsewhere;
 
 	if (!i || i->action != INTENTION_ALLOW) {
 		cross_cut(b, l, i, "no longer allowed");
+		return;
+	}
+	if ((elsewhere = why_elsewhere(b, l))) {
+		cross_cut(b, l, i, elsewhere);
 		return;
 	}
 	if (is_revoked(b, l)) {

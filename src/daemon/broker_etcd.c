@@ -29,7 +29,8 @@ enum {
 struct own {
 	char key[LIMIT_CATALOGUE_KEY_SIZE];
 	char value[64 + LIMIT_ADDRESS_SIZE];
-	bool up, seen;
+	bool seen;
+	unsigned kinds; /* of a service; 0: it is not up */
 	uint32_t lanes;
 	UT_hash_handle hh;
 };
@@ -92,7 +93,7 @@ static void say(struct broker *b, const struct entry *e, bool round)
 
 	entry_format_key(key, e);
 	HASH_FIND_STR(g_etcd.own, key, o);
-	if (o && e->kind == ENTRY_SERVICE && e->up == o->up && (e->lanes == o->lanes || !round)) {
+	if (o && e->kind == ENTRY_SERVICE && e->kinds == o->kinds && (e->lanes == o->lanes || !round)) {
 		o->seen = true;
 		return;
 	}
@@ -107,7 +108,7 @@ static void say(struct broker *b, const struct entry *e, bool round)
 		HASH_ADD_STR(g_etcd.own, key, o);
 	}
 	o->seen = true;
-	o->up = e->up;
+	o->kinds = e->kinds;
 	o->lanes = e->lanes;
 	if (strcmp(o->value, value) == 0)
 		return;
@@ -147,13 +148,6 @@ static void say_host(struct broker *b)
 }
 
 /* As link_announce() says it to those that we have a session to. */
-static bool is_up(const struct broker *b, const struct service *s)
-{
-	bool draining = s->wid < b->n_workloads && b->workloads[s->wid].draining;
-
-	return s->up && s->health != HEALTH_FAILING && !draining;
-}
-
 static void say_services(struct broker *b, bool round)
 {
 	AUTO_FREE(uint32_t) lanes = calloc(b->n_services + 1, sizeof(*lanes));
@@ -161,14 +155,17 @@ static void say_services(struct broker *b, bool round)
 	if (!lanes)
 		return;
 	for (const struct lane *l = b->lanes; l; l = l->hh.next)
-		if (l->sid < b->n_services && !l->shm.pending)
+		if (l->sid < b->n_services && !l->shm.pending && !l->link.opening)
 			lanes[l->sid]++;
 	for (size_t i = 0; i < b->n_services; i++) {
 		const struct service *s = &b->services[i];
-		struct entry e = { .kind = ENTRY_SERVICE, .service = s->name, .up = is_up(b, s), .lanes = lanes[i] };
+		struct entry e = { .kind = ENTRY_SERVICE, .service = s->name, .lanes = lanes[i] };
+		struct announced a;
 
-		if (s->removed || !s->offered)
+		if (!link_offer(b, s, &a))
 			continue;
+		e.up = a.up;
+		e.kinds = a.kinds;
 		memcpy(e.host, b->host, sizeof(e.host));
 		say(b, &e, round);
 	}

@@ -70,7 +70,7 @@ static void fill_far(struct broker *b, const struct service_name *source, const 
 	for (const struct link_host *h = b->hosts; h; h = h->hh.next) {
 		struct explained_host *x = &e->far[e->n_far];
 
-		if (link_host_has(h, destination, &lanes) != ELSEWHERE_UP)
+		if (link_host_has(h, destination, LINK_SOCKET, &lanes) != ELSEWHERE_UP)
 			continue;
 		if (e->n_far == ARRAY_SIZE(e->far)) {
 			e->n_far_more++;
@@ -90,7 +90,7 @@ static void explain_out(struct broker *b, const struct service_name *source, con
 		return;
 	fill_far(b, source, destination, e);
 	if (is_here(b, source, false))
-		e->lacks = carry_lacks(b, source, destination);
+		e->lacks = carry_lacks(b, source, destination, LINK_SOCKET);
 	else
 		e->lacks = "a source: no workload on this host speaks as it; ask on the host that has it";
 }
@@ -156,7 +156,7 @@ static struct route_choice choose_without_upstream(struct broker *b, const struc
 	const struct workload *w = s ? model_workload(b, s->wid) : NULL;
 	struct route_facts facts = { .server_known = s && s->offered, .server_up = s && s->up,
 				     .linkable = s && s->linkable, .direct_disabled = b->config->direct == CONFIG_DIRECT_OFF,
-				     .server_draining = w && w->draining, .elsewhere = link_elsewhere(b, destination) };
+				     .server_draining = w && w->draining, .elsewhere = link_elsewhere(b, destination, LINK_SOCKET) };
 
 	return route_choose(i, &facts);
 }
@@ -182,10 +182,13 @@ struct broker_explanation broker_explain(struct broker *b, const struct service_
 
 	e.identity = identity_method_name(b->identity);
 	e.guard = b->guard == GUARD_LSM ? "lsm" : "off";
-	e.library = port_explain(b, source, destination, e.library_why, sizeof(e.library_why));
+	e.library_path = port_explain(b, source, destination, e.library_why, sizeof(e.library_why));
+	e.library = e.library_path != NULL;
 	e.choice = u ? model_choose(b, u) : choose_without_upstream(b, source, destination, s);
 	if (s && s->offered && comes_from_elsewhere(b, source))
 		explain_in(b, source, s, &e);
+	if (e.library && comes_from_elsewhere(b, source))
+		e.library_path = "link";
 	if (!e.inbound)
 		explain_out(b, source, destination, &e);
 	return e;

@@ -123,8 +123,12 @@ void port_on_gone(struct broker *b, uint32_t cid);
 void port_recheck(struct broker *b);
 /* port_leave_workload() - its container is nobody's any more: end its asks and listeners (lanes: lane_cut_workload()). */
 void port_leave_workload(struct broker *b, struct workload *w, const char *why);
-/* port_explain() - would a lane be given? Return: true, or false and a line for people in @why. */
-bool port_explain(struct broker *b, const struct service_name *source, const struct service_name *destination, char *why, size_t size);
+/* port_explain() - which way would a lane go? Return: "shm", "link"; or NULL, and a line for people in @why. */
+const char *port_explain(struct broker *b, const struct service_name *source, const struct service_name *destination, char *why, size_t size);
+/* port_retry_waiting() - what libraries wait for that want a lane to another host may have come. */
+void port_retry_waiting(struct broker *b);
+/* port_kinds() - for which kinds of lanes somebody listens: bits of enum offer_kind. */
+unsigned port_kinds(const struct broker *b, const struct service *s);
 
 /* --- broker_shm.c: lanes in shared memory that were offered or are open --- */
 

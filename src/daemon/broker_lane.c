@@ -506,7 +506,7 @@ static const char *admit(struct opening *o, struct upstream *u, const struct int
 /* To another host. Until there is one the gate keeps the client, since it sees when that leaves. */
 static void try_elsewhere(struct opening *o, const struct upstream *u)
 {
-	const char *lacks = carry_lacks(o->b, &u->source, &u->destination);
+	const char *lacks = carry_lacks(o->b, &u->source, &u->destination, LINK_SOCKET);
 	struct role_msg m = { .type = BG_HAND, .u.id.id = o->accept.cid };
 
 	if (lacks) {
@@ -883,7 +883,9 @@ static bool is_lane_of(struct broker *b, const struct lane *l, uint32_t wid)
 {
 	const struct service *s = model_service(b, l->sid);
 
-	return l->link.inbound ? s && s->wid == wid : l->wid == wid;
+	if (!l->link.inbound)
+		return l->wid == wid;
+	return l->link.lent ? l->shm.server_wid == wid : s && s->wid == wid;
 }
 
 void lane_cut_workload(struct broker *b, struct workload *w, const char *why)

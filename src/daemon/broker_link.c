@@ -103,6 +103,7 @@ static void on_changed(struct broker *b, void *arg)
 	g_link.changed_armed = false;
 	model_refresh_routes(b);
 	lane_retry_waiting(b);
+	port_retry_waiting(b);
 }
 
 static void hosts_changed(struct broker *b)
@@ -233,7 +234,7 @@ int link_host_lists(struct broker *b, const char *name, const struct announced *
 {
 	struct link_host *h = find_host(b, name);
 	struct announced *at = h ? find_listed(h, &a->service) : NULL;
-	bool same = at && at->up == a->up;
+	bool same = at && at->kinds == a->kinds;
 
 	if (!h)
 		return strcmp(name, b->host) == 0 ? 0 : -ENOENT;
@@ -295,28 +296,35 @@ void link_host_count(struct link_host *h, const struct service_name *service, in
  * On a session that stands its own word counts. Without one: the catalogue's, where there is one that knows the host; else what was
  * said beforehand, else what it announced last, which is at most a maybe.
  */
-enum route_elsewhere link_host_has(const struct link_host *h, const struct service_name *service, uint32_t *ret_lanes)
+/* One that has the service for other lanes may soon have it for these. */
+static enum route_elsewhere has_up(const struct announced *a, enum link_kind kind)
+{
+	return a->up && a->kinds & 1u << kind ? ELSEWHERE_UP : ELSEWHERE_MAYBE;
+}
+static_assert(OFFER_SOCKET == 1 << LINK_SOCKET && OFFER_STREAMS == 1 << LINK_STREAM && OFFER_MESSAGES == 1 << LINK_MESSAGES, "a bit for each");
+
+enum route_elsewhere link_host_has(const struct link_host *h, const struct service_name *service, enum link_kind kind, uint32_t *ret_lanes)
 {
 	const struct announced *told = announce_find(h->offers, h->n_offers, service);
 	const struct announced *listed = find_listed(h, service);
 
 	*ret_lanes = told ? lanes_told(h, told) : listed ? listed->lanes + h->n_lanes : h->n_lanes;
 	if (h->state == LINK_HOST_UP && h->announced)
-		return !told ? ELSEWHERE_NONE : told->up ? ELSEWHERE_UP : ELSEWHERE_MAYBE;
+		return told ? has_up(told, kind) : ELSEWHERE_NONE;
 	if (listed)
-		return listed->up ? ELSEWHERE_UP : ELSEWHERE_MAYBE;
+		return has_up(listed, kind);
 	if (has_said(h, service))
 		return ELSEWHERE_UP;
 	return ELSEWHERE_MAYBE;
 }
 
-enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service)
+enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service, enum link_kind kind)
 {
 	enum route_elsewhere best = ELSEWHERE_NONE;
 	uint32_t lanes;
 
 	for (const struct link_host *h = b->hosts; h && best != ELSEWHERE_UP; h = h->hh.next) {
-		enum route_elsewhere has = link_host_has(h, service, &lanes);
+		enum route_elsewhere has = link_host_has(h, service, kind, &lanes);
 
 		best = has > best ? has : best;
 	}
@@ -336,11 +344,15 @@ static void count_lanes(const struct broker *b, uint32_t *by_sid)
 			by_sid[b->direct_lanes[i].sid]++;
 }
 
-static bool is_up(const struct broker *b, const struct service *s)
+bool link_offer(const struct broker *b, const struct service *s, struct announced *ret)
 {
 	bool draining = s->wid < b->n_workloads && b->workloads[s->wid].draining;
+	unsigned kinds = port_kinds(b, s) | (s->up && !draining ? OFFER_SOCKET : 0);
 
-	return s->up && s->health != HEALTH_FAILING && !draining;
+	if (s->health == HEALTH_FAILING)
+		kinds = 0;
+	*ret = (struct announced){ .service = s->name, .up = kinds != 0, .kinds = kinds };
+	return !s->removed && (s->offered || (s->takes_lanes && s->was_listened));
 }
 
 static int format_offers(const struct broker *b, char **ret, size_t *ret_size)
@@ -355,10 +367,12 @@ static int format_offers(const struct broker *b, char **ret, size_t *ret_size)
 	count_lanes(b, lanes);
 	for (size_t i = 0; i < b->n_services; i++) {
 		const struct service *s = &b->services[i];
-		struct announced a = { .service = s->name, .up = is_up(b, s), .lanes = lanes[i] };
+		struct announced a;
 
-		if (!s->removed && s->offered)
-			fwrite(line, 1, announce_format(line, &a), f);
+		if (!link_offer(b, s, &a))
+			continue;
+		a.lanes = lanes[i];
+		fwrite(line, 1, announce_format(line, &a), f);
 	}
 	failed = ferror(f);
 	return fclose(f) != 0 || failed ? -ENOMEM : 0;

@@ -92,10 +92,12 @@ void link_host_count(struct link_host *h, const struct service_name *service, in
 struct link_host *link_host(struct broker *b, uint32_t hid); /* NULL: none (any more) */
 /* link_host_at() - the host that we know by the same address, whatever the port: likely the one that dialled us. NULL: none. */
 struct link_host *link_host_at(struct broker *b, const char *address);
-/* link_host_has() - what is known of one service at one host. @ret_lanes: open to it there, as far as is known. */
-enum route_elsewhere link_host_has(const struct link_host *h, const struct service_name *service, uint32_t *ret_lanes);
+/* link_host_has() - what is known of one service at one host, for lanes of one kind. @ret_lanes: open to it there, as far as is known. */
+enum route_elsewhere link_host_has(const struct link_host *h, const struct service_name *service, enum link_kind kind, uint32_t *ret_lanes);
 /* link_elsewhere() - the best that link_host_has() says of any host. */
-enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service);
+enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service, enum link_kind kind);
+/* link_offer() - what other hosts are told of a service of ours, but for the number of lanes. Return: false: nothing. */
+bool link_offer(const struct broker *b, const struct service *s, struct announced *ret);
 /* link_on_linker() - a linker was (re)started and can be told. link_on_linker_lost(): it has gone, with its lanes and sessions. */
 void link_on_linker(struct broker *b, uint32_t index);
 void link_on_linker_lost(struct broker *b, uint32_t index);
@@ -126,11 +128,19 @@ struct carry_client {
 	const struct intention *intention; /* borrowed for the call */
 };
 /* carry_lacks() - may a client be carried now? Return: NULL, or a line for people: what is waited for. Good until the next call. */
-const char *carry_lacks(struct broker *b, const struct service_name *source, const struct service_name *destination);
+const char *carry_lacks(struct broker *b, const struct service_name *source, const struct service_name *destination, enum link_kind kind);
 /* carry_has_share() - linkers' lanes are the host's: may the workload have one more? */
 bool carry_has_share(struct broker *b, const struct workload *w);
 /* carry_begin() - to some host that has the service. @fd: the client's, borrowed. */
 void carry_begin(struct broker *b, const struct carry_client *c, int fd);
+/* A library is told why not, before it gives up by itself. */
+enum { CARRY_LIBRARY_WAIT_MS = 4000 };
+/* carry_begin_library() - the same for the library that asked with @q, admitted. Return: 0; -ENOMEM: nothing was done. */
+MUST_CHECK int carry_begin_library(struct broker *b, const struct carry_client *c, const struct role_ask *q);
+/* carry_on_lent() - the porter lent the far end, @fd: borrowed. carry_on_lane() - its client has the lane. carry_on_client_left(): @why */
+void carry_on_lent(struct broker *b, struct lane *l, int fd);
+void carry_on_lane(struct broker *b, struct lane *l);
+void carry_on_client_left(struct broker *b, struct lane *l, const char *why);
 /* carry_is_parked() - no linker has it: carry_refuse() ends it, and frees it. */
 bool carry_is_parked(const struct lane *l);
 void carry_refuse(struct broker *b, struct lane *l);
@@ -145,6 +155,39 @@ void welcome_on_gone(struct broker *b, uint32_t linker, uint32_t ask);
 void welcome_on_linker_lost(struct broker *b, uint32_t linker);
 /* welcome_retry() - a server came up, or a certificate: for those who wait. */
 void welcome_retry(struct broker *b);
+/* welcome_on_lent() - the porter lent the client's end, @fd: borrowed. welcome_on_not_lent() - it did not. The lane may be gone afterwards. */
+void welcome_on_lent(struct broker *b, struct lane *l, int fd);
+void welcome_on_not_lent(struct broker *b, struct lane *l, const struct role_stats *s);
+/* welcome_on_lane() - a library took the lane. */
+void welcome_on_lane(struct broker *b, struct lane *l);
+
+/* --- broker_lend.c: lanes between hosts of which the end here is a library's: what the porter does for them --- */
+
+/*
+ * lend_begin() - have the porter lend a linker the other end of @l, which is in the table. @cid: of the library, which asked (outbound) or
+ * listens. From here on broker_carry.c or broker_welcome.c is told what comes of it.
+ */
+void lend_begin(struct broker *b, struct lane *l, uint32_t cid);
+/* lend_tell_host() - which host the other side is on, as far as is known now. Outbound lanes. */
+void lend_tell_host(struct broker *b, const struct lane *l);
+/* lend_end() - the porter is to end it, and to tell the library why. Once. */
+void lend_end(struct broker *b, struct lane *l, int error, const char *why);
+/* lend_cut() - first the library is told why, then the linker ends the lane. */
+void lend_cut(struct broker *b, struct lane *l, const char *why);
+/* lend_forget() - the lane leaves the table. */
+void lend_forget(struct broker *b, struct lane *l);
+/* lend_find() - by its number at the porter; NULL. lend_n_lanes() - that the porter holds, or is asked for. */
+struct lane *lend_find(uint64_t lent);
+size_t lend_n_lanes(void);
+/* From the porter. Return: false: it is none of these lanes. */
+void lend_on_lent(struct broker *b, uint64_t lent, int fd);
+bool lend_on_open(struct broker *b, uint64_t lent);
+bool lend_on_closed(struct broker *b, const struct role_stats *s);
+void lend_on_porter_lost(struct broker *b);
+/* lend_kind() - enum control_kind of a library's link_kind. link_kind_of(): the other way round; LINK_KIND_N: such lanes stay on one host. */
+enum control_kind lend_kind(uint32_t link_kind);
+enum link_kind link_kind_of(uint32_t control_kind);
+const char *link_kind_name(uint32_t link_kind); /* "socket", "stream", "messages" */
 
 /* --- broker_cross.c: what both kinds of lane have in common, once they are in the table --- */
 

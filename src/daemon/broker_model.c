@@ -112,7 +112,7 @@ struct route_choice model_choose(struct broker *b, const struct upstream *u)
 		.direct_disabled = b->config->direct == CONFIG_DIRECT_OFF,
 		.draining = w->draining,
 		.server_draining = s && model_workload(b, s->wid) && b->workloads[s->wid].draining,
-		.elsewhere = link_elsewhere(b, &u->destination),
+		.elsewhere = link_elsewhere(b, &u->destination, LINK_SOCKET),
 	};
 	struct route_choice c = route_choose(i, &facts);
 

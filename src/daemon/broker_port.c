@@ -7,14 +7,17 @@
  *
  *   whose cgroup is that?      the cache, else the warden (BW_RESOLVE), no more than ASKED_MAX at a time
  *   to listen: as whom?        one of the workload's services, unless `offer = false`: struct port_listener
- *   to connect: may they?      policy_decide(); an intention that counts bytes needs the socket file, since nobody can count
- *                              what two processes write to each other's memory
- *   is somebody there?         the listener with the fewest lanes, in turn among equals
+ *   to connect: may they?      policy_decide()
+ *   is somebody here?          the listener with the fewest lanes, in turn among equals. An intention that counts bytes needs the socket
+ *                              file then, since nobody can count what two processes write to each other's memory
+ *   else elsewhere?            a host that has the service up for libraries; over a link it is the linker that counts
  *   is there room?             limits of the intention, of the workload (lanes, memory), of the host
  *
- * and then broker_shm.c offers the lane. Nobody waits here for a listener that is not there yet: libraries try again themselves.
+ * and then broker_shm.c offers the lane, or broker_carry.c takes it to the other host. Nobody waits here for a listener that is not there
+ * yet: libraries try again themselves. But where the service is another host's, whoever asks waits for that host, or for the certificate
+ * that a link needs, for connect_wait and no longer than a library waits itself.
  *
- * Before it: porter.c, broker.c. After it: broker_shm.c.
+ * Before it: porter.c, broker.c. After it: broker_shm.c, broker_carry.c.
  * Must never: trust anything of an ask but its cgroup, which the kernel told the porter.
  */
 #include "daemon/broker_port.h"
@@ -38,6 +41,8 @@ struct ask {
 	uint32_t wid, generation; /* the control socket's workload, and its enrolment, when it was asked */
 	unsigned refs;		  /* an outstanding reply, and one while in the table */
 	bool dead, queued;
+	bool waiting, timer_set; /* for another host, until deadline_ns */
+	uint64_t deadline_ns;
 	TAILQ_ENTRY(ask) turn;
 	UT_hash_handle hh;
 };
@@ -46,6 +51,8 @@ struct verdict {
 	int error; /* 0: they may */
 	const struct intention *intention;
 	struct port_listener *listener;
+	bool far;   /* no listener: it is another host's, */
+	bool lacks; /* and not possible yet; why says what for */
 	char why[256];
 };
 
@@ -182,7 +189,7 @@ static void deny(struct ask *a, const struct service_name *source, const struct 
 	struct broker *b = a->b;
 	struct workload *w = &b->workloads[a->wid];
 	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], rule[INTENTION_TEXT_SIZE];
-	bool failed = v->error == -ECONNREFUSED || v->error == -EPROTOTYPE || v->error == -ENOMEM;
+	bool failed = v->error == -ECONNREFUSED || v->error == -EPROTOTYPE || v->error == -EOPNOTSUPP || v->error == -ENOMEM;
 	uint64_t more;
 
 	*(failed ? &b->counters.lanes_failed : &b->counters.lanes_denied) += 1;
@@ -190,7 +197,7 @@ static void deny(struct ask *a, const struct service_name *source, const struct 
 	if (lane_may_log_refusal(w, &more))
 		log_warn(failed ? "lane.fail" : "lane.deny", LOG_STR("source", source ? service_name_format(src, source) : NULL),
 			 LOG_STR("destination", destination ? service_name_format(dst, destination) : a->q.service),
-			 LOG_STR("path", "shm"), LOG_STR("intention", source ? intention_text(rule, sizeof(rule), v->intention) : NULL),
+			 LOG_STR("path", v->far ? "link" : "shm"), LOG_STR("intention", source ? intention_text(rule, sizeof(rule), v->intention) : NULL),
 			 LOG_STR("where", source ? intention_where(v->intention) : NULL), LOG_STR("why", v->why),
 			 LOG_STR("error", log_errno_name(v->error)), LOG_STR("workload", w->name), LOG_U64("pid", a->q.accept.pid),
 			 LOG_U64("uid", a->q.accept.uid), LOG_U64("more", more));
@@ -267,27 +274,116 @@ static void pick_listener(struct broker *b, const struct service *s, uint32_t ki
 		say_no(v, -ECONNREFUSED, "nobody listens for %s with libsealane: is its program running?", dst);
 }
 
-/* Everything but the limits on numbers. @w: of the client; NULL: none that is known. */
-static void decide(struct broker *b, const struct workload *w, const struct service_name *source,
-		   const struct service_name *destination, uint32_t kind, struct verdict *v)
+struct port_listener *port_pick(struct broker *b, const struct service *s, uint32_t kind, int *ret_error, char *why, size_t size)
+{
+	struct verdict v = {};
+
+	pick_listener(b, s, kind, &v);
+	*ret_error = v.error;
+	snprintf(why, size, "%s", v.why);
+	return v.listener;
+}
+
+void port_picked(struct port_listener *li)
+{
+	li->n_lanes++;
+	li->picked = ++g_port.picks;
+}
+
+unsigned port_kinds(const struct broker *b, const struct service *s)
+{
+	const struct port_listener *li;
+	unsigned kinds = 0;
+
+	DL_FOREACH(s->listeners, li) {
+		enum link_kind kind = link_kind_of(li->kind);
+
+		if (kind != LINK_KIND_N && !b->workloads[li->wid].draining)
+			kinds |= 1u << kind;
+	}
+	return kinds;
+}
+
+/* ------------------------------------------------------------------ on another host */
+
+/* Which kind to look for: @kind, or for CONTROL_KIND_N what is there. */
+static enum link_kind kind_elsewhere(struct broker *b, const struct service_name *destination, uint32_t kind)
+{
+	if (kind != CONTROL_KIND_N)
+		return link_kind_of(kind);
+	return link_elsewhere(b, destination, LINK_STREAM) == ELSEWHERE_UP ? LINK_STREAM : LINK_MESSAGES;
+}
+
+static bool is_up_elsewhere(struct broker *b, const struct service_name *destination, enum link_kind kind)
+{
+	return link_elsewhere(b, destination, kind) == ELSEWHERE_UP;
+}
+
+/* Nobody is here for it, which @v says. Is somebody on another host? Leaves @v as it is if that is not known. */
+static void look_elsewhere(struct broker *b, const struct service_name *source, const struct service_name *destination, uint32_t kind,
+			   struct verdict *v)
+{
+	enum link_kind k = kind_elsewhere(b, destination, kind), other = k == LINK_STREAM ? LINK_MESSAGES : LINK_STREAM;
+	enum route_elsewhere has = k == LINK_KIND_N ? ELSEWHERE_NONE : link_elsewhere(b, destination, k);
+	bool is_ours = v->error == -ECONNREFUSED;
+	char dst[LIMIT_SERVICE_SIZE];
+	const char *lacks;
+
+	service_name_format(dst, destination);
+	if (k == LINK_KIND_N && (is_up_elsewhere(b, destination, LINK_STREAM) || is_up_elsewhere(b, destination, LINK_MESSAGES))) {
+		say_no(v, -EOPNOTSUPP, "%s is on another host, and %s stays on one host: use messages", dst, kind_name(kind));
+	} else if (has == ELSEWHERE_MAYBE && is_up_elsewhere(b, destination, other)) {
+		v->far = true;
+		say_no(v, -EPROTOTYPE, "who listens for %s on another host takes %s, not %s", dst, kind_name(lend_kind(other)), kind_name(kind));
+	} else if (has == ELSEWHERE_UP || (has == ELSEWHERE_MAYBE && !is_ours)) {
+		lacks = carry_lacks(b, source, destination, k);
+		v->far = true;
+		v->error = 0;
+		v->lacks = lacks != NULL;
+		snprintf(v->why, sizeof(v->why), "%s", lacks ? lacks : "");
+	}
+}
+
+/* ------------------------------------------------------------------ all of it */
+
+/* Who takes it on this host. */
+static void look_here(struct broker *b, const struct workload *w, const struct service_name *destination, uint32_t kind, struct verdict *v)
 {
 	const struct service *s = model_find_service(b, destination);
 	char dst[LIMIT_SERVICE_SIZE];
 
-	*v = (struct verdict){ .intention = policy_decide(b->policy, source, destination, unix_now_s()) };
 	service_name_format(dst, destination);
-	if (!v->intention || v->intention->action != INTENTION_ALLOW)
-		say_denied(v, source, destination);
-	else if (port_needs_socket(v->intention))
-		say_needs_socket(b, w, destination, v);
-	else if (!s)
-		say_no(v, -ENOENT, "no service %s on this host", dst);
+	if (!s)
+		say_no(v, -ENOENT, "no service %s on this host%s", dst, b->hosts ? ", nor on another one that is known" : "");
 	else if (!s->takes_lanes)
 		say_no(v, -ENOENT, "service %s is offered to nobody: its configuration says offer = false", dst);
-	else if (w && w->draining)
-		say_no(v, -EACCES, "allowed, but workload %s is being drained", w->name);
 	else
 		pick_listener(b, s, kind, v);
+	if (v->listener && port_needs_socket(v->intention)) {
+		v->listener = NULL;
+		say_needs_socket(b, w, destination, v);
+	}
+}
+
+/* Everything but the limits on numbers. @w: of the client; NULL: none that is known. */
+static void decide(struct broker *b, const struct workload *w, const struct service_name *source,
+		   const struct service_name *destination, uint32_t kind, struct verdict *v)
+{
+	*v = (struct verdict){ .intention = policy_decide(b->policy, source, destination, unix_now_s()) };
+	if (!v->intention || v->intention->action != INTENTION_ALLOW) {
+		say_denied(v, source, destination);
+		return;
+	}
+	if (w && w->draining) {
+		say_no(v, -EACCES, "allowed, but workload %s is being drained", w->name);
+		return;
+	}
+	look_here(b, w, destination, kind, v);
+	if (v->listener || v->error == -EPROTOTYPE || (port_needs_socket(v->intention) && v->error == -EACCES))
+		return;
+	look_elsewhere(b, source, destination, kind, v);
+	if (v->error && !v->far && port_needs_socket(v->intention))
+		say_needs_socket(b, w, destination, v);
 }
 
 static bool is_allowed(struct broker *b, const struct service_name *source, const struct service_name *destination)
@@ -330,10 +426,10 @@ static void read_names(struct broker *b, const struct workload *w, const struct 
 
 static bool has_room(struct broker *b, const struct workload *w)
 {
-	size_t used = shm_n_lanes();
+	size_t used = shm_n_lanes() + lend_n_lanes();
 
 	/* As many as are left for all others together, so that newcomers always find room (see has_share() in broker_lane.c). */
-	return used < LIMIT_LANES && w->n_shm_lanes < LIMIT_LANES - used;
+	return used < LIMIT_LANES && w->n_shm_lanes + w->n_lent_lanes < LIMIT_LANES - used;
 }
 
 static void admit(struct ask *a, struct workload *w, struct pair *pair, struct verdict *v)
@@ -342,7 +438,7 @@ static void admit(struct ask *a, struct workload *w, struct pair *pair, struct v
 
 	if (a->q.cap_log2 > SHM_CAP_LOG2_MAX)
 		say_no(v, -EINVAL, "the ring is larger than this daemon allows");
-	else if (!has_room(a->b, w))
+	else if (!has_room(a->b, w) || (v->far && !carry_has_share(a->b, w)))
 		say_no(v, -EDQUOT, "limit reached: the workload holds as many lanes as are left for all others together");
 	else if (shm_region_size(a->q.cap_log2) > cap - w->shm_size)
 		say_no(v, -EDQUOT, "limit reached: the workload's lanes would take more than %d MiB; use smaller rings", LIMIT_WORKLOAD_SHM_MIB);
@@ -360,6 +456,45 @@ static void admit(struct ask *a, struct workload *w, struct pair *pair, struct v
 		}
 }
 
+static bool is_enrolled_as(const struct broker *b, uint32_t wid, uint32_t generation)
+{
+	const struct workload *w = &b->workloads[wid];
+
+	return !w->removed && w->cgroup_id && w->generation == generation;
+}
+
+static void on_wait_over(struct broker *b, void *arg);
+
+/* For another host. Woken by port_retry_waiting(), at the latest when the time is over. */
+static void ask_wait(struct ask *a, const struct service_name *source, const struct service_name *destination, struct verdict *v)
+{
+	uint64_t now = clock_ns();
+
+	a->waiting = true;
+	if (now >= a->deadline_ns) {
+		v->error = -ECONNREFUSED;
+		deny(a, source, destination, v);
+	} else if (!a->timer_set) {
+		a->timer_set = true;
+		a->refs++;
+		broker_after(a->b, (unsigned)((a->deadline_ns - now) / 1000000) + 1, on_wait_over, a);
+	}
+}
+
+/* Return: 0; -ENOMEM. */
+static int make_lane(struct ask *a, struct workload *w, const struct service_name *source, const struct service_name *destination,
+		     const struct verdict *v, struct pair *pair)
+{
+	const struct carry_client c = { .source = *source, .destination = *destination, .wid = w->wid, .lid = ROLE_NO_ID,
+					.pid = a->q.accept.pid, .uid = a->q.accept.uid, .deadline_ns = a->deadline_ns, .pair = pair,
+					.intention = v->intention };
+	int r = v->far ? carry_begin_library(a->b, &c, &a->q) : shm_offer(a->b, &a->q, w, source, v->listener, v->intention, pair);
+
+	if (r == 0 && v->listener)
+		port_picked(v->listener);
+	return r;
+}
+
 static void answer_connect(struct ask *a)
 {
 	struct broker *b = a->b;
@@ -375,10 +510,14 @@ static void answer_connect(struct ask *a)
 		return;
 	}
 	decide(b, w, source, &destination, a->q.kind, &v);
+	if (v.lacks && !v.error) {
+		ask_wait(a, source, &destination, &v);
+		return;
+	}
 	pair = v.error ? NULL : lane_pair(b, source, &destination);
 	if (!v.error)
 		admit(a, w, pair, &v);
-	if (!v.error && shm_offer(b, &a->q, w, source, v.listener, v.intention, pair) < 0) {
+	if (!v.error && make_lane(a, w, source, &destination, &v, pair) < 0) {
 		lane_quota_release(&pair->quota);
 		say_no(&v, -ENOMEM, "the daemon has no memory for the lane");
 	}
@@ -386,12 +525,38 @@ static void answer_connect(struct ask *a)
 		deny(a, source, &destination, &v);
 		return;
 	}
-	v.listener->n_lanes++;
-	v.listener->picked = ++g_port.picks;
 	ask_end(a);
 }
 
-bool port_explain(struct broker *b, const struct service_name *source, const struct service_name *destination, char *why, size_t size)
+static void ask_again(struct ask *a)
+{
+	a->waiting = false;
+	if (is_enrolled_as(a->b, a->wid, a->generation))
+		answer_connect(a);
+	else
+		refuse_identity(a, "no container of this workload is enrolled now", NULL);
+}
+
+static void on_wait_over(struct broker *b, void *arg)
+{
+	struct ask *a = arg;
+
+	a->timer_set = false;
+	if (!a->dead && a->waiting)
+		ask_again(a);
+	ask_unref(a);
+}
+
+void port_retry_waiting(struct broker *b)
+{
+	struct ask *a, *tmp;
+
+	HASH_ITER(hh, g_port.asks, a, tmp)
+		if (a->waiting)
+			ask_again(a);
+}
+
+const char *port_explain(struct broker *b, const struct service_name *source, const struct service_name *destination, char *why, size_t size)
 {
 	const struct workload *w = NULL;
 	struct verdict v;
@@ -401,7 +566,7 @@ bool port_explain(struct broker *b, const struct service_name *source, const str
 			w = &b->workloads[i];
 	decide(b, w, source, destination, CONTROL_KIND_N, &v);
 	snprintf(why, size, "%s", v.why);
-	return v.error == 0;
+	return v.error || v.lacks ? NULL : v.far ? "link" : "shm";
 }
 
 /* ------------------------------------------------------------------ listeners */
@@ -432,6 +597,7 @@ static void listener_end(struct broker *b, struct port_listener *li, const char 
 	log_listener(b, li, "listener.close", why);
 	DL_DELETE(s->listeners, li);
 	s->n_listeners--;
+	link_announce(b);
 	b->workloads[li->wid].n_listeners--;
 	HASH_DEL(g_port.listeners, li);
 	free(li);
@@ -477,9 +643,12 @@ static void listener_add(struct ask *a, struct service *s)
 	HASH_ADD(hh, g_port.listeners, cid, sizeof(li->cid), li);
 	DL_APPEND(s->listeners, li);
 	s->n_listeners++;
+	s->was_listened = true;
+	link_announce(b);
 	b->workloads[a->wid].n_listeners++;
 	log_listener(b, li, "listener.open", NULL);
 	broker_tell_porter(b, &m, -1);
+	welcome_retry(b); /* others may wait for it */
 	ask_end(a);
 }
 
@@ -510,13 +679,6 @@ static void answer_listen(struct ask *a)
 }
 
 /* ------------------------------------------------------------------ identity */
-
-static bool is_enrolled_as(const struct broker *b, uint32_t wid, uint32_t generation)
-{
-	const struct workload *w = &b->workloads[wid];
-
-	return !w->removed && w->cgroup_id && w->generation == generation;
-}
 
 static void identified(struct ask *a, uint32_t wid, const char *cgroup)
 {
@@ -565,6 +727,13 @@ static void on_resolved(struct broker *b, void *arg, const struct role_reply *re
 	}
 }
 
+static uint64_t wait_ns(const struct broker *b)
+{
+	double s = b->config ? b->config->connect_wait_s : 0;
+
+	return s * 1e3 < CARRY_LIBRARY_WAIT_MS ? (uint64_t)(s * 1e9) : CARRY_LIBRARY_WAIT_MS * UINT64_C(1000000);
+}
+
 static struct ask *ask_new(struct broker *b, const struct workload *w, const struct role_ask *q)
 {
 	struct ask *a = calloc(1, sizeof(*a));
@@ -572,6 +741,7 @@ static struct ask *ask_new(struct broker *b, const struct workload *w, const str
 	if (!a)
 		return NULL;
 	*a = (struct ask){ .cid = q->accept.cid, .q = *q, .b = b, .wid = w->wid, .generation = w->generation, .refs = 1 };
+	a->deadline_ns = clock_ns() + wait_ns(b);
 	HASH_ADD(hh, g_port.asks, cid, sizeof(a->cid), a);
 	return a;
 }

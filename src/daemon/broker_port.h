@@ -1,4 +1,4 @@
-/* What broker_port.c and broker_shm.c say to each other; nobody else includes this. */
+/* What broker_port.c, broker_shm.c and the files that make lanes of libraries to other hosts say to each other; nobody else includes this. */
 #ifndef DAEMON_BROKER_PORT_H
 #define DAEMON_BROKER_PORT_H
 
@@ -17,6 +17,17 @@ struct port_listener {
 	struct port_listener *prev, *next; /* of service->listeners */
 	UT_hash_handle hh;
 };
+
+/*
+ * port_pick() - the listener that gets the next lane of @kind (enum control_kind; CONTROL_KIND_N: any): that with the fewest, in turn among
+ * equals. NULL: *ret_error, and a line for people in @why: -ECONNREFUSED: nobody listens; -EPROTOTYPE: for another kind; -EACCES: drained.
+ * port_picked() - it gets it: port_lane_ended() takes it back.
+ */
+struct port_listener *port_pick(struct broker *b, const struct service *s, uint32_t kind, int *ret_error, char *why, size_t size);
+void port_picked(struct port_listener *li);
+
+/* port_identity() - who a workload of this host is, as libraries are told. */
+void port_identity(const struct broker *b, struct control_identity *id, const struct service_name *s, const struct workload *w);
 
 /* port_lane_ended() - its listener has one less, if it is still the same. */
 void port_lane_ended(const struct lane *l);

@@ -162,7 +162,7 @@ static void lane_end(struct broker *b, struct lane *l)
 	free(l);
 }
 
-static void fill_identity(const struct broker *b, struct control_identity *id, const struct service_name *s, const struct workload *w)
+void port_identity(const struct broker *b, struct control_identity *id, const struct service_name *s, const struct workload *w)
 {
 	service_name_format(id->service, s);
 	spiffe_id_format(id->spiffe_id, b->config->trust_domain, s);
@@ -208,15 +208,15 @@ int shm_offer(struct broker *b, const struct role_ask *q, struct workload *clien
 	*l = (struct lane){ .id = lane_next_id(b), .path = LANE_PATH_SHM, .wid = client->wid, .lid = ROLE_NO_ID, .sid = to->sid,
 			    .source = *source, .destination = to->service, .client_pid = q->accept.pid, .server_pid = to->pid,
 			    .opened_unix_s = (uint64_t)unix_now_s(), .pair = pair };
-	l->shm = (struct lane_shm){ .pending = true, .leashed = true, .server_wid = to->wid, .client_cgroup = client->cgroup_id,
+	l->shm = (struct lane_shm){ .pending = true, .kind = q->kind, .leashed = true, .server_wid = to->wid, .client_cgroup = client->cgroup_id,
 				    .server_cgroup = server->cgroup_id, .listener = to->cid, .listener_serial = to->serial,
 				    .cap_log2 = q->cap_log2 };
 	lane_add(b, l);
 	m.u.offer.cid = q->accept.cid;
 	m.u.offer.listener = to->cid;
 	m.u.offer.lane_id = l->id;
-	fill_identity(b, &m.u.offer.client, source, client);
-	fill_identity(b, &m.u.offer.server, &to->service, server);
+	port_identity(b, &m.u.offer.client, source, client);
+	port_identity(b, &m.u.offer.server, &to->service, server);
 	log_allowed(b, l, i, q->accept.uid);
 	broker_tell_porter(b, &m, -1);
 	return 0;
@@ -234,6 +234,8 @@ void shm_on_open(struct broker *b, uint64_t lane_id)
 {
 	struct lane *l = find(b, lane_id);
 
+	if (lend_on_open(b, lane_id))
+		return;
 	if (!l) {
 		tell_cut(b, lane_id, "the daemon does not know this lane");
 		return;
@@ -289,7 +291,7 @@ void shm_on_closed(struct broker *b, const struct role_stats *s)
 	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE];
 	uint64_t more;
 
-	if (!l)
+	if (lend_on_closed(b, s) || !l)
 		return;
 	count(l, s);
 	b->counters.lanes_failed += l->shm.pending && !l->cut;
@@ -426,7 +428,7 @@ static struct lane *lane_from_kept(struct broker *b, const struct kept_name *n)
 	*l = (struct lane){ .id = n->id, .path = LANE_PATH_SHM, .wid = client->wid, .lid = ROLE_NO_ID, .sid = s->sid, .source = n->source,
 			    .destination = n->destination, .client_pid = n->client_pid, .server_pid = n->server_pid,
 			    .opened_unix_s = n->opened_unix_s, .pair = pair };
-	l->shm = (struct lane_shm){ .adopted = true, .server_wid = server->wid, .client_cgroup = n->client_cgroup,
+	l->shm = (struct lane_shm){ .adopted = true, .kind = CONTROL_KIND_N, .server_wid = server->wid, .client_cgroup = n->client_cgroup,
 				    .server_cgroup = n->server_cgroup, .listener = ROLE_NO_ID, .cap_log2 = n->cap_log2 };
 	lane_quota_adopt(&pair->quota);
 	lane_add(b, l);

@@ -142,7 +142,7 @@ static json_t *lane_path_text(const struct broker *b, const struct lane *l)
 
 static void count_link_lane(const struct lane *l, struct view_counts *c)
 {
-	c->lanes_link[l->link.inbound] += !l->link.opening;
+	c->lanes_link[l->link.inbound] += !l->link.opening && !l->shm.pending;
 	c->link_bytes_up[l->link.inbound] += l->bytes_up;
 	c->link_bytes_down[l->link.inbound] += l->bytes_down;
 }
@@ -441,6 +441,16 @@ static json_t *view_lane_end(json_t *workload, const struct service_name *servic
 			 service->name[0] ? service_text(service) : json_null(), "pid", pid ? number(pid) : json_null());
 }
 
+/* null: not known, of a lane that an earlier daemon made. */
+static json_t *lane_kind(const struct lane *l)
+{
+	static const char *const kinds[CONTROL_KIND_N] = { "stream", "messages", "fan-out" };
+
+	if (l->path != LANE_PATH_SHM && !l->link.lent)
+		return text("socket");
+	return l->shm.kind < CONTROL_KIND_N ? text(kinds[l->shm.kind]) : json_null();
+}
+
 /* What ties the two ends of a lane between hosts together: each host has a number of its own for it, and sees the other one's name. */
 static json_t *view_lane_link(const struct broker *b, const struct lane *l)
 {
@@ -456,12 +466,13 @@ static json_t *view_lane_link(const struct broker *b, const struct lane *l)
 static json_t *view_lane(const struct broker *b, const struct lane *l)
 {
 	const struct service *s = service_at(b, l->sid);
-	uint32_t server = l->path == LANE_PATH_SHM ? l->shm.server_wid : s ? s->wid : ROLE_NO_ID;
+	bool library = l->path == LANE_PATH_SHM || (l->link.lent && l->link.inbound);
+	uint32_t server = library ? l->shm.server_wid : s ? s->wid : ROLE_NO_ID;
 	bool relay = l->path == LANE_PATH_RELAY, counted = l->path != LANE_PATH_DIRECT;
 	char id[24];
 
-	snprintf(id, sizeof(id), "%016llx", (unsigned long long)l->id);
-	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "id", id, "path", lane_path_text(b, l), "link", view_lane_link(b, l), "client",
+	snprintf(id, sizeof(id), "%016llx", (unsigned long long)(l->link.lent ? l->link.lent : l->id)); /* as libraries know it */
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "id", id, "path", lane_path_text(b, l), "kind", lane_kind(l), "link", view_lane_link(b, l), "client",
 			 view_lane_end(workload_name(b, l->wid), &l->source, l->client_pid), "server",
 			 view_lane_end(workload_name(b, server), &l->destination, l->server_pid), "gate",
 			 relay ? number(l->gate) : json_null(), "bytes_up", counted ? number(l->bytes_up) : json_null(),
@@ -543,11 +554,11 @@ json_t *view_explain(struct broker *b, const struct service_name *source, const 
 	const struct workload *w = s ? workload_at(b, s->wid) : NULL;
 	const struct upstream *u = e.lid < b->n_upstreams && !b->upstreams[e.lid].removed ? &b->upstreams[e.lid] : NULL;
 
-	return json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:{s:b,s:o},s:o,s:o,s:s,s:s,s:{s:o},s:o,s:o,s:o,s:o}", "source", service_text(source),
+	return json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:{s:b,s:o,s:o},s:o,s:o,s:s,s:s,s:{s:o},s:o,s:o,s:o,s:o}", "source", service_text(source),
 			 "destination", service_text(destination), "source_spiffe_id", spiffe_text(b, source),
 			 "destination_spiffe_id", spiffe_text(b, destination), "decision",
 			 i && i->action == INTENTION_ALLOW ? "allow" : "deny", "route", route_name(e.choice.route), "why",
-			 e.choice.why ? e.choice.why : "", "library", "allowed", e.library, "why", text(e.library_why), "link", view_explained_link(&e), "intention", view_intention(b, i, now_unix_s), "identity",
+			 e.choice.why ? e.choice.why : "", "library", "allowed", e.library, "path", text_or_null(e.library_path), "why", text(e.library_why), "link", view_explained_link(&e), "intention", view_intention(b, i, now_unix_s), "identity",
 			 e.identity ? e.identity : "", "guard", e.guard ? e.guard : "", "in_use", "open_lanes",
 			 number(open_lanes_of(b, source, destination)), "upstream",
 			 u ? view_upstream(b, u, now_unix_s) : json_null(), "service", s ? view_service(b, s) : json_null(),

@@ -10,19 +10,24 @@
  *   QUEUED       no more than ASKED_MAX are asked of the warden at a time, whatever the other hosts send
  *   CONNECTING   the server's socket (BW_CONNECT), then BL_GO and the lane is open
  *
+ * A lane for a library goes another way from there: to whom listens for its kind, as if a library here had asked.
+ *
+ *   LENDING      the lane is in the table, not open: the porter lends the linker the client's end (broker_lend.c), then BL_GO
+ *   (its own)    the linker says CTL_CONNECT with it; when the listener has taken the lane (PB_OPEN) it is open, else LB_CLOSED ends it
+ *
  * Policy is asked before existence, so whoever may not talk to a service does not learn whether there is one.
  *
  * Before this file: the linker. After it: broker_cross.c.
  * Must never: take a word of the other host for more than a name to look up.
  */
-#include "daemon/broker_int.h"
+#include "daemon/broker_port.h"
 
 #include "core/svid.h"
 
 #include <stdio.h>
 #include <sys/queue.h>
 
-enum welcome_state { WELCOME_WAITING, WELCOME_QUEUED, WELCOME_CONNECTING };
+enum welcome_state { WELCOME_WAITING, WELCOME_QUEUED, WELCOME_CONNECTING, WELCOME_LENDING };
 enum { ASKED_MAX = 64, REFUSALS_LOGGED_PER_S = 10, RETRY_MS = 50, WAIT_MAX_MS = 500 };
 
 struct welcome {
@@ -35,6 +40,8 @@ struct welcome {
 	struct service_name source, destination;
 	char source_id[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_ADDRESS_SIZE];
 	uint64_t link_id;
+	uint32_t kind; /* enum link_kind */
+	struct lane *lane; /* WELCOME_LENDING: in the table already, with the quota */
 	struct pair *pair;
 	uint64_t deadline_ns;
 	TAILQ_ENTRY(welcome) turn; /* WELCOME_QUEUED */
@@ -57,6 +64,16 @@ static void welcome_unref(struct welcome *w)
 		free(w);
 }
 
+/* It was not told to a linker yet. */
+static void drop_lane(struct welcome *w)
+{
+	struct lane *l = take_ptr(w->lane);
+
+	l->link.welcome = NULL;
+	lend_end(w->b, l, -ECONNABORTED, "the other host has given the lane up");
+	cross_free(w->b, l);
+}
+
 static void welcome_end(struct welcome *w)
 {
 	if (w->dead)
@@ -64,6 +81,8 @@ static void welcome_end(struct welcome *w)
 	w->dead = true;
 	if (w->state == WELCOME_QUEUED)
 		TAILQ_REMOVE(&g_welcome.queued, w, turn);
+	if (w->lane)
+		drop_lane(w);
 	if (w->admitted)
 		lane_quota_release(&w->pair->quota);
 	w->admitted = false;
@@ -81,6 +100,7 @@ static struct welcome *welcome_new(struct broker *b, uint32_t linker, const stru
 	memcpy(w->source_id, q->source, sizeof(w->source_id));
 	memcpy(w->peer, q->peer, sizeof(w->peer));
 	w->link_id = q->link_id;
+	w->kind = q->kind;
 	w->deadline_ns = clock_ns() + (uint64_t)(b->config->connect_wait_s < WAIT_MAX_MS / 1e3 ? b->config->connect_wait_s * 1e9 : WAIT_MAX_MS * 1e6);
 	HASH_FIND(hh, g_welcome.all, &w->key, sizeof(w->key), old);
 	if (old)
@@ -141,7 +161,7 @@ static void log_no(struct welcome *w, const struct intention *i, uint32_t code, 
 static void no(struct welcome *w, const struct intention *i, uint32_t code, const char *why)
 {
 	static const char *const told[LINK_CODE_N] = {
-		[LINK_DENIED] = "the destination's host does not allow it",  [LINK_UNKNOWN] = "no such service on this host",
+		[LINK_DENIED] = "the destination's host does not allow it",  [LINK_UNKNOWN] = "no such service on this host, or it takes no lanes of this kind",
 		[LINK_DOWN] = "its server does not listen",		      [LINK_LIMIT] = "a limit of the destination's host is reached",
 		[LINK_DRAINING] = "the destination's host takes no new lanes", [LINK_FAILED] = "the destination's host could not connect it",
 	};
@@ -244,9 +264,9 @@ static struct service *check(struct welcome *w, const struct intention **ret_i)
 		no(w, i, LINK_DENIED, "no intention allows it (default deny)");
 	else if (i->action != INTENTION_ALLOW)
 		no(w, i, LINK_DENIED, "an intention denies it");
-	else if (!s || !s->offered)
+	else if (!s || !(w->kind == LINK_SOCKET ? s->offered : s->takes_lanes))
 		no(w, i, LINK_UNKNOWN, "no service of this name is offered on this host");
-	else if (at && at->draining)
+	else if (at && at->draining && w->kind == LINK_SOCKET)
 		no(w, i, LINK_DRAINING, "allowed, but the service is being drained");
 	else if ((why = admit(w, i)))
 		no(w, i, LINK_LIMIT, why);
@@ -254,6 +274,8 @@ static struct service *check(struct welcome *w, const struct intention **ret_i)
 		return s;
 	return NULL;
 }
+
+static void try_library(struct welcome *w, const struct intention *i, struct service *s);
 
 static void welcome_try(struct welcome *w)
 {
@@ -265,6 +287,14 @@ static void welcome_try(struct welcome *w)
 		return;
 	if (ca_credential(w->b, &w->destination, &why) == ROLE_NO_ID) {
 		wait(w, i, 0, LINK_FAILED, why);
+		return;
+	}
+	if (w->kind != LINK_SOCKET) {
+		try_library(w, i, s);
+		return;
+	}
+	if (!s->up && s->n_listeners > 0) {
+		no(w, i, LINK_UNKNOWN, "nobody listens on its socket, only programs that link libsealane");
 		return;
 	}
 	if (!s->up) {
@@ -279,10 +309,10 @@ static void welcome_try(struct welcome *w)
 	TAILQ_INSERT_TAIL(&g_welcome.queued, w, turn);
 }
 
-static void log_allow(struct broker *b, const struct lane *l, const struct welcome *w, const struct intention *i)
+static void log_allow(struct broker *b, const struct lane *l, struct workload *at)
 {
-	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], id[LIMIT_SPIFFE_ID_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE];
-	struct workload *at = workload_of(b, &l->destination);
+	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], ids[2][LIMIT_SPIFFE_ID_SIZE], rule[INTENTION_TEXT_SIZE], path[CROSS_PATH_SIZE];
+	const struct intention *i = policy_decide(b->policy, &l->source, &l->destination, unix_now_s());
 	char link_lane[LINK_LANE_ID_SIZE];
 	uint64_t more = 0;
 
@@ -292,39 +322,139 @@ static void log_allow(struct broker *b, const struct lane *l, const struct welco
 	log_info("lane.allow", LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
-		 LOG_STR("source_id", w->source_id), LOG_STR("destination_id", spiffe_id_format(id, b->config->trust_domain, &l->destination)),
-		 LOG_STR("address", w->peer), LOG_STR("workload", at ? at->name : NULL), LOG_U64("more", more));
+		 LOG_STR("source_id", spiffe_id_format(ids[0], b->config->trust_domain, &l->source)),
+		 LOG_STR("destination_id", spiffe_id_format(ids[1], b->config->trust_domain, &l->destination)),
+		 LOG_STR("kind", link_kind_name(l->link.kind)), LOG_STR("address", l->link.peer), LOG_STR("workload", at ? at->name : NULL), LOG_U64("more", more));
+}
+
+static void now_open(struct broker *b, struct lane *l, struct workload *at)
+{
+	l->shm.pending = false;
+	b->counters.lanes_opened++;
+	b->link.lanes_opened[1]++;
+	if (at)
+		at->n_allowed++;
+	log_allow(b, l, at);
+	link_announce_soon(b);
+}
+
+/* Into the table, with @w's quota. Return: NULL: answered. */
+static struct lane *lane_new(struct welcome *w, const struct service *s, const struct intention *i, uint32_t server_pid)
+{
+	struct lane from = { .wid = ROLE_NO_ID, .lid = ROLE_NO_ID, .sid = s->sid, .source = w->source, .destination = w->destination,
+			     .server_pid = server_pid, .bytes_per_s = i->limits.bytes_per_s, .pair = w->pair,
+			     .link = { .inbound = true, .linker = (uint32_t)(w->key >> 32), .hid = ROLE_NO_ID, .id = w->link_id, .kind = w->kind } };
+	const struct link_host *h = link_host_at(w->b, w->peer);
+	struct lane *l;
+
+	from.link.hid = h ? h->hid : ROLE_NO_ID;
+	memcpy(from.link.peer, w->peer, sizeof(from.link.peer));
+	l = cross_open(w->b, &from);
+	if (l)
+		w->admitted = false; /* the lane holds the quota from here */
+	else
+		no(w, i, LINK_FAILED, "no memory for the lane");
+	return l;
+}
+
+/* From here on the lane is the linker's. Return: false: answered. */
+static bool go(struct welcome *w, const struct intention *i, const struct lane *l, int fd)
+{
+	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = (uint32_t)w->key, .lane_id = l->id, .bytes_per_s = l->bytes_per_s } };
+	const char *why = "";
+
+	m.u.link_go.kid = ca_credential(w->b, &w->destination, &why);
+	if (m.u.link_go.kid == ROLE_NO_ID) {
+		no(w, i, LINK_FAILED, why);
+		return false;
+	}
+	link_tell(w->b, l->link.linker, &m, fd);
+	return true;
 }
 
 static void open_lane(struct welcome *w, const struct service *s, const struct intention *i, const struct role_reply *reply, int fd)
 {
-	struct lane from = { .wid = ROLE_NO_ID, .lid = ROLE_NO_ID, .sid = s->sid, .source = w->source, .destination = w->destination,
-			     .server_pid = reply->pid, .bytes_per_s = i->limits.bytes_per_s, .pair = w->pair,
-			     .link = { .inbound = true, .linker = (uint32_t)(w->key >> 32), .hid = ROLE_NO_ID, .id = w->link_id } };
-	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = (uint32_t)w->key, .bytes_per_s = from.bytes_per_s } };
-	const struct link_host *h = link_host_at(w->b, w->peer);
-	struct workload *at = model_workload(w->b, s->wid);
-	const char *why = "";
-	struct lane *l;
+	struct lane *l = lane_new(w, s, i, reply->pid);
 
-	from.link.hid = h ? h->hid : ROLE_NO_ID;
-	m.u.link_go.kid = ca_credential(w->b, &w->destination, &why);
-	memcpy(from.link.peer, w->peer, sizeof(from.link.peer));
-	l = m.u.link_go.kid == ROLE_NO_ID ? NULL : cross_open(w->b, &from);
-	if (!l) {
-		no(w, i, LINK_FAILED, m.u.link_go.kid == ROLE_NO_ID ? why : "no memory for the lane");
+	if (!l)
+		return;
+	if (!go(w, i, l, fd)) {
+		cross_free(w->b, l);
 		return;
 	}
-	w->admitted = false; /* the lane holds the quota from here */
-	m.u.link_go.lane_id = l->id;
-	w->b->counters.lanes_opened++;
-	w->b->link.lanes_opened[1]++;
-	if (at)
-		at->n_allowed++;
-	log_allow(w->b, l, w, i);
-	link_tell(w->b, from.link.linker, &m, fd);
-	link_announce_soon(w->b);
+	now_open(w->b, l, model_workload(w->b, s->wid));
 	welcome_end(w);
+}
+
+/* ------------------------------------------------------------------ a library's */
+
+static void lend(struct welcome *w, const struct intention *i, const struct service *s, struct port_listener *li)
+{
+	struct lane *l = lane_new(w, s, i, li->pid);
+
+	if (!l)
+		return;
+	l->shm.server_wid = li->wid;
+	l->shm.kind = lend_kind(w->kind);
+	l->shm.listener = li->cid;
+	l->shm.listener_serial = li->serial;
+	port_picked(li);
+	l->link.welcome = w;
+	w->lane = l;
+	w->state = WELCOME_LENDING;
+	lend_begin(w->b, l, li->cid);
+}
+
+static void try_library(struct welcome *w, const struct intention *i, struct service *s)
+{
+	char why[256];
+	int error = 0;
+	struct port_listener *li = port_pick(w->b, s, lend_kind(w->kind), &error, why, sizeof(why));
+
+	if (error == -EPROTOTYPE || (error == -ECONNREFUSED && s->up))
+		no(w, i, LINK_UNKNOWN, why);
+	else if (error == -ECONNREFUSED)
+		wait(w, i, 0, LINK_DOWN, why);
+	else if (error)
+		no(w, i, LINK_DRAINING, why);
+	else if (shm_n_lanes() + lend_n_lanes() >= LIMIT_LANES)
+		no(w, i, LINK_LIMIT, "limit reached: this host's libraries hold as many lanes as they can");
+	else
+		lend(w, i, s, li);
+}
+
+void welcome_on_lent(struct broker *b, struct lane *l, int fd)
+{
+	struct welcome *w = l->link.welcome;
+	const struct intention *i = policy_decide(b->policy, &w->source, &w->destination, unix_now_s());
+
+	if (l->cut) { /* what was decided before does not hold any more */
+		no(w, i, LINK_DENIED, "it was taken back while the lane was made");
+		return;
+	}
+	if (!go(w, i, l, fd))
+		return;
+	l->link.welcome = NULL;
+	w->lane = NULL;
+	welcome_end(w);
+}
+
+void welcome_on_not_lent(struct broker *b, struct lane *l, const struct role_stats *s)
+{
+	struct welcome *w = l->link.welcome;
+	const struct intention *i = policy_decide(b->policy, &w->source, &w->destination, unix_now_s());
+
+	drop_lane(w);
+	w->state = WELCOME_WAITING;
+	if (s->end == LANE_END_SERVER) /* its listener has gone: another one's, or the next one's */
+		welcome_try(w);
+	else
+		no(w, i, LINK_FAILED, "the porter could not make the lane");
+}
+
+void welcome_on_lane(struct broker *b, struct lane *l)
+{
+	now_open(b, l, model_workload(b, l->shm.server_wid));
 }
 
 static void on_connected(struct broker *b, void *arg, const struct role_reply *reply, int fd)
@@ -363,8 +493,6 @@ void welcome_on_ask(struct broker *b, uint32_t linker, const struct role_link_as
 	} else if (!strchr(q->destination, '/') || service_name_parse(&w->destination, q->destination, "") < 0) {
 		memset(&w->destination, 0, sizeof(w->destination));
 		no(w, NULL, LINK_DENIED, "what it asks for cannot be the name of a service");
-	} else if (q->kind != LINK_SOCKET) {
-		no(w, NULL, LINK_UNKNOWN, "lanes of the library do not go to other hosts; use the socket file");
 	} else {
 		welcome_try(w);
 	}

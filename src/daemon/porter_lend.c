@@ -162,10 +162,23 @@ void porter_lend_speaks(struct porter *p, struct porter_slot *s)
 
 /* ------------------------------------------------------------------ the broker's word */
 
+/* The lane goes to another host than was thought: its client is told who it is when that has taken the lane. */
+static void rename_server(struct porter *p, const struct role_lend *m)
+{
+	struct porter_slot *s = porter_table_lane(&p->table, m->lane_id);
+
+	if (s && s->lent && s->lent_side == PORTER_SERVER && s->state == PORTER_OFFERED)
+		s->pending->server = m->server;
+}
+
 int porter_lend(struct porter *p, const struct role_lend *m)
 {
 	struct porter_slot *s = porter_table_find(&p->table, m->cid);
 
+	if (m->cid == ROLE_NO_ID) {
+		rename_server(p, m);
+		return 0;
+	}
 	if (m->lane_id == 0 || m->kind == CONTROL_FANOUT || porter_table_lane(&p->table, m->lane_id))
 		return -EBADMSG;
 	if (m->end == LEND_CLIENT) {

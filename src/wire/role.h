@@ -397,7 +397,8 @@ enum lend { LEND_SERVER, LEND_CLIENT, LEND_N };
 struct role_lend {
 	uint64_t lane_id;
 	uint32_t end;  /* enum lend: which one is the linker's */
-	uint32_t cid;  /* LEND_SERVER: of the client that asked; LEND_CLIENT: of a listener, that BP_LISTENING answered */
+	uint32_t cid;  /* LEND_SERVER: of the client that asked; LEND_CLIENT: of a listener, that BP_LISTENING answered. ROLE_NO_ID: of a lane
+			  that was lent (LEND_SERVER), and goes to another host now: only `server` is taken, and there is no answer */
 	uint32_t kind; /* enum control_kind */
 	uint32_t pad;
 	struct control_identity client, server;
