@@ -4,7 +4,7 @@ import pathlib
 import re
 import sys
 
-ALL = {"base", "shm", "wire", "core", "conf", "link", "store", "guard", "catalogue"}
+ALL = {"base", "shm", "wire", "core", "conf", "link", "store", "guard", "catalogue", "rdma"}
 MAY_USE = {
     "base": set(),
     "shm": {"base"},
@@ -12,6 +12,7 @@ MAY_USE = {
     "core": {"base"},
     "conf": {"base", "core"},
     "link": {"base", "shm", "wire", "core"},
+    "rdma": {"base", "shm"},
     "store": {"base", "shm", "wire", "link"},
     "guard": {"base", "core"},
     "catalogue": {"base", "core", "wire"},
