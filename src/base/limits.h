@@ -87,6 +87,12 @@ enum {
 	LIMIT_CA_ASKERS = 65536,
 	LIMIT_CA_TOKENS = 4096,
 	LIMIT_CA_ISSUED = 1 << 18,
+	/*
+	 * What one host is given in an hour, and what the book keeps of it: its services are renewed twice in the hour that a certificate lives
+	 * where nothing else is said, and there are two of each for a while.
+	 */
+	LIMIT_CA_ISSUED_HOUR = 2 * LIMIT_SERVICES,
+	LIMIT_CA_ISSUED_HOST = 2 * LIMIT_SERVICES,
 	LIMIT_REVOKED = 65536,
 	/* A question to an authority and its answer (JSON); what a host announces. */
 	LIMIT_CA_QUESTION_SIZE = 16 << 10,

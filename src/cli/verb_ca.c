@@ -127,7 +127,7 @@ static void ca_print_hosts(const json_t *hosts)
 
 static void ca_print_certificates(const json_t *hosts)
 {
-	static const char *const heads[] = { "CERTIFICATE", "HOST", "SERIAL", "UNTIL", "STATE", NULL };
+	static const char *const heads[] = { "CERTIFICATE", "HOST", "SERIAL", "UNTIL", "STATE", "OLDER", NULL };
 	const json_t *o, *cert;
 	struct table t;
 	size_t i, k;
@@ -135,10 +135,11 @@ static void ca_print_certificates(const json_t *hosts)
 	table_init(&t, heads);
 	json_array_foreach(hosts, i, o)
 		json_array_foreach(json_object_get(o, "certificates"), k, cert) {
-			char until[UNIT_TEXT_SIZE];
+			char until[UNIT_TEXT_SIZE], older[UNIT_TEXT_SIZE];
 
+			snprintf(older, sizeof(older), "%lld", (long long)api_i64(cert, "older"));
 			table_add(&t, api_str(cert, "spiffe_id"), api_str(o, "host"), api_str(cert, "serial"), unit_format_time(until, api_i64(cert, "not_after")),
-				  api_bool(cert, "revoked") ? "revoked" : "good");
+				  api_bool(cert, "revoked") ? "revoked" : "good", api_i64(cert, "older") > 0 ? older : NULL);
 		}
 	if (t.n_rows > 0) {
 		putchar('\n');
@@ -169,24 +170,52 @@ static void ca_print_tokens(const json_t *tokens)
 	table_free(&t);
 }
 
+/* Which certificates an entry means; @buf has room for a time. */
+static const char *ca_which(const char *entry, char *buf, size_t size)
+{
+	char time_text[UNIT_TEXT_SIZE];
+
+	if (!entry || strncmp(entry, "serial:", 7) == 0)
+		return "this one";
+	if (strncmp(entry, "before:", 7) != 0)
+		return "all";
+	snprintf(buf, size, "from before %s", unit_format_time(time_text, strtoll(entry + 7, NULL, 10)));
+	return buf;
+}
+
 static void ca_print_revoked(const json_t *revoked)
 {
-	static const char *const heads[] = { "REVOKED", "SINCE", NULL };
+	static const char *const heads[] = { "REVOKED", "CERTIFICATES", "SINCE", "UNTIL", NULL };
 	const json_t *o;
 	struct table t;
 	size_t i;
 
 	table_init(&t, heads);
 	json_array_foreach(revoked, i, o) {
-		char since[UNIT_TEXT_SIZE];
+		char since[UNIT_TEXT_SIZE], until[UNIT_TEXT_SIZE], which[2 * UNIT_TEXT_SIZE];
+		int64_t end = api_i64(o, "until");
 
-		table_add(&t, api_str(o, "entry"), unit_format_time(since, api_i64(o, "since")));
+		table_add(&t, api_str(o, "what"), ca_which(api_str(o, "entry"), which, sizeof(which)), unit_format_time(since, api_i64(o, "since")),
+			  end ? unit_format_time(until, end) : NULL);
 	}
 	if (t.n_rows > 0) {
 		putchar('\n');
 		table_print(&t, stdout);
 	}
 	table_free(&t);
+}
+
+static void ca_print_root(const json_t *o)
+{
+	char until[UNIT_TEXT_SIZE], life[UNIT_TEXT_SIZE];
+
+	printf("authority for ");
+	text_put(stdout, api_str(o, "trust_domain"));
+	printf(" on ");
+	text_put(stdout, api_str(o, "host"));
+	printf("; root until %s, SHA-256 ", unit_format_time(until, api_i64(o, "root_not_after")));
+	text_put(stdout, api_str(o, "root_sha256"));
+	printf("; certificates last %s\n\n", unit_format_age(life, api_i64(o, "svid_life")));
 }
 
 static int ca_ls(struct cli *c)
@@ -201,6 +230,7 @@ static int ca_ls(struct cli *c)
 	if (!source || strcmp(source, "self") != 0)
 		return cli_error(c, "this host is not the authority: %s", source && strcmp(source, "files") == 0 ? "its certificates come from files" :
 				 source && strcmp(source, "authority") == 0 ? "it has joined one (`sealane ls certificates`)" : "`sealane ca init` makes it one");
+	ca_print_root(reply.json);
 	if (json_array_size(json_object_get(reply.json, "hosts")) == 0)
 		puts("no host has joined yet");
 	else

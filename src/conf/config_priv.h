@@ -9,6 +9,7 @@
 #define CONF_CONFIG_PRIV_H
 
 #include "conf/config.h"
+#include "conf/guess.h"
 
 /* What was read of a service and is needed until the tables are complete; same index as config->services. */
 struct service_draft {
@@ -105,14 +106,6 @@ MUST_CHECK int config_read_group(struct loader *l, const struct conf_node *n, in
 MUST_CHECK int config_read_socket_path(struct loader *l, const struct conf_node *n, const char *dir, const char *reserved,
 				       char **ret);
 MUST_CHECK int config_check_absolute(struct loader *l, const struct conf_node *n, const char *path);
-
-/* The nearest of the names that were added; config_guess_text(): "; did you mean 'x'?" in @buf, or "". Returns @buf. */
-struct config_guess {
-	const char *wanted, *best;
-	size_t distance;
-};
-void config_guess_add(struct config_guess *g, const char *candidate);
-const char *config_guess_text(const struct config_guess *g, char buf[160]);
 
 /* config_grow() - room for one more in an array of @n with elements of @size bytes. */
 MUST_CHECK int config_grow(void *array_ptr, size_t *cap, size_t n, size_t size);

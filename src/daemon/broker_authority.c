@@ -8,6 +8,7 @@
  *   who asks?                            the host's name, from its certificate, which the linker has checked; a token's, when it joins
  *   is it revoked?                       the host, or the service's SPIFFE ID
  *   may it?                              the host's most specific grant that means the service
+ *   does it ask too often?               broker_book.c
  *   does it hold the key?                the signer checks the proof before it signs (BS_ISSUE)
  *
  * A token is used up before its certificate is made: two that come at the same moment get one certificate. Who comes with a wrong
@@ -24,16 +25,12 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/random.h>
 
 enum {
-	BACKDATE_S = 300,
 	HOST_LIVES = 30, /* a host's certificate lives so many times longer than a service's */
 	LIFE_MAX_S = 30 * 86400,
 	ASKS_MAX = 256,	     /* questions at the signer at a time */
 	REFUSALS_PER_S = 10, /* told in the log; anybody can cause one */
-	KEEP_S = 86400,	     /* what is over is shown for another day */
-	FORGET_EVERY_S = 60,
 };
 
 static const char g_bad_token[] = "the token is wrong, used, over, or for another host: `sealane ca token` on the authority makes a new one";
@@ -52,7 +49,6 @@ static struct {
 	unsigned n_asks;
 	struct bucket refusals;
 	uint64_t n_untold;
-	int64_t forgot_unix_s;
 	uint32_t starts[LIMIT_LINKERS]; /* counted up when a linker is lost: its numbers mean nothing to the next one */
 } g_authority;
 
@@ -87,6 +83,14 @@ static bool may(struct broker *b, const char *host, const struct service_name *s
 	struct match m = { .service = service, .rank = -1 };
 
 	return state_each_grant_of(b->state, host, match_one, &m) == 0 && m.rank >= 0 && m.allow;
+}
+
+/* The authority itself needs no grant; what was revoked for it stands as one that says no. */
+static bool may_itself(struct broker *b, const struct service_name *service)
+{
+	struct match m = { .service = service, .rank = -1 };
+
+	return state_each_grant_of(b->state, g_ca.membership.host, match_one, &m) == 0 && (m.rank < 0 || m.allow);
 }
 
 /* ------------------------------------------------------------------ answers to other hosts */
@@ -133,27 +137,6 @@ static int64_t life_s(const struct broker *b, bool of_host)
 	return life > LIFE_MAX_S ? LIFE_MAX_S : (int64_t)life;
 }
 
-/* 16 random bytes, positive, without a leading zero: so its hexadecimal has one spelling. */
-static int new_serial(uint8_t serial[16])
-{
-	if (getrandom(serial, 16, 0) != 16)
-		return -EIO;
-	serial[0] = (uint8_t)((serial[0] & 0x7f) | 0x40);
-	return 0;
-}
-
-/* What is over fills the book no more. */
-static void forget_old(struct broker *b)
-{
-	int64_t now = unix_now_s();
-
-	if (now - g_authority.forgot_unix_s < FORGET_EVERY_S && now >= g_authority.forgot_unix_s)
-		return;
-	g_authority.forgot_unix_s = now;
-	if (state_forget_issued(b->state, now) < 0 || state_forget_tokens(b->state, now - KEEP_S) < 0)
-		log_error("state.failed", LOG_STR("why", "the authority's book could not be tidied"));
-}
-
 static bool is_asked_still(const struct issue *i)
 {
 	return g_authority.starts[i->linker] == i->start;
@@ -167,18 +150,8 @@ static void issue_failed(struct broker *b, const struct issue *i, int error, con
 	if (c && c->renewing)
 		ca_failed(b, c, CA_SIGNER, why);
 	else if (!i->name[0] && is_asked_still(i))
-		refuse(b, &k, error == -EKEYREJECTED ? "malformed" : "failed", error == -EKEYREJECTED ? "the proof is not by the key" : "the authority could not make it");
-}
-
-static int book(struct broker *b, const struct issue *i)
-{
-	struct state_issued s = { .issued_unix_s = unix_now_s(), .not_after = i->what.not_after };
-
-	hex_encode(s.serial, i->what.serial, sizeof(i->what.serial));
-	memcpy(s.spiffe_id, i->what.spiffe_id, sizeof(s.spiffe_id));
-	memcpy(s.host, i->host, sizeof(s.host));
-	forget_old(b);
-	return state_put_issued(b->state, &s);
+		refuse(b, &k, error == -EKEYREJECTED ? "malformed" : "failed", error == -EKEYREJECTED ? "the proof is not by the key" :
+		       error == -ETIME ? "the authority's clock is behind the moment at which it was revoked: set that clock" : "the authority could not make it");
 }
 
 static json_t *issued_json(const struct issue *i, const char *pem)
@@ -210,7 +183,7 @@ static void issued(struct broker *b, const struct issue *i, const char *pem)
 /* What was allowed when it was asked for may have been revoked while the signer worked. */
 static bool is_withdrawn(struct broker *b, const struct issue *i)
 {
-	return ca_is_revoked(b, i->what.spiffe_id) || (!i->name[0] && i->op == CA_OP_SERVICE && !may(b, i->host, &i->service));
+	return book_is_revoked(&i->what) || (!i->name[0] && i->op == CA_OP_SERVICE && !may(b, i->host, &i->service));
 }
 
 static void on_issued(struct broker *b, void *arg, const struct role_signed *r, int cert_fd)
@@ -226,7 +199,7 @@ static void on_issued(struct broker *b, void *arg, const struct role_signed *r, 
 		issue_failed(b, i, r->error ? r->error : -EIO, r->why[0] ? r->why : "the signer gave no certificate");
 	else if (is_withdrawn(b, i))
 		issue_failed(b, i, -EACCES, "it was revoked while it was made");
-	else if (book(b, i) < 0)
+	else if (book_add(b, i->host, &i->what) < 0)
 		issue_failed(b, i, -EIO, "the state directory does not take the certificate's number: is its disk full?");
 	else
 		issued(b, i, pem);
@@ -238,17 +211,17 @@ static void issue(struct broker *b, const struct issue *from, bool of_host)
 {
 	struct role_msg m = { .type = BS_ISSUE };
 	struct issue *i = malloc(sizeof(*i));
-	int64_t now = unix_now_s();
+	int r;
 
 	if (!i) {
 		issue_failed(b, from, -ENOMEM, "the daemon has no memory");
 		return;
 	}
 	*i = *from;
-	i->what.not_before = now - BACKDATE_S;
-	i->what.not_after = now + life_s(b, of_host);
-	if (new_serial(i->what.serial) < 0) {
-		issue_failed(b, i, -EIO, "the kernel gave no random bytes");
+	i->what.not_after = unix_now_s() + life_s(b, of_host);
+	r = book_begin(&i->what, i->host);
+	if (r < 0) {
+		issue_failed(b, i, r, r == -ETIME ? "this host's clock is behind the moment at which it was revoked: set the clock" : "the kernel gave no random bytes");
 		free(i);
 		return;
 	}
@@ -265,7 +238,7 @@ void authority_renew(struct broker *b, struct credential *c)
 	memcpy(i.host, g_ca.membership.host, sizeof(i.host));
 	memcpy(i.what.public_key, c->next.svid.point, sizeof(i.what.public_key));
 	ca_id(i.what.spiffe_id, c);
-	if (ca_is_revoked(b, i.what.spiffe_id))
+	if (ca_is_revoked(b, i.what.spiffe_id) || (c->service.name[0] && !may_itself(b, &c->service)))
 		ca_failed(b, c, CA_DENIED, "it is revoked: `sealane ca unrevoke` takes that back");
 	else
 		issue(b, &i, !c->service.name[0]);
@@ -372,6 +345,7 @@ static void on_certificate(struct broker *b, const struct asker *k, const struct
 {
 	struct issue i = { .linker = k->linker, .start = g_authority.starts[k->linker], .req = k->req };
 	char name[LIMIT_SERVICE_SIZE], why[320];
+	const char *error;
 
 	begin_issue(&i, q, m);
 	i.service = q->service;
@@ -386,30 +360,30 @@ static void on_certificate(struct broker *b, const struct asker *k, const struct
 		refuse(b, k, "denied", why);
 	} else if (ca_is_revoked(b, i.what.spiffe_id)) {
 		refuse(b, k, "denied", "it is revoked: `sealane ca unrevoke` on the authority takes that back");
+	} else if ((error = book_refuses(b, k->host, why, sizeof(why)))) {
+		answer(b, k->linker, k->req, json_pack("{s:s,s:s}", "error", error, "why", why)); /* told as ca.limit, not each time */
 	} else {
 		issue(b, &i, q->op == CA_OP_HOST);
 	}
 }
 
+static int append_line(void *list, const char *line)
+{
+	return json_array_append_new(list, json_string(line));
+}
+
 static void on_revoked(struct broker *b, const struct asker *k, const struct ca_question *q)
 {
 	char version[REVOKED_VERSION_SIZE];
-	json_t *o = json_pack("{s:s,s:s}", "version", revoked_version_format(version, &g_ca.membership.revoked), "roots", g_ca.roots_pem), *list;
-	struct revoked_entry *e;
+	json_t *o = json_pack("{s:s,s:s}", "version", revoked_version_format(version, &g_ca.membership.revoked), "roots", g_ca.roots_pem);
+	json_t *list = json_array();
 
-	if (o && revoked_version_supersedes(&g_ca.membership.revoked, &q->version)) {
-		list = json_array();
-		for (e = revoked_all(); e && list; e = e->hh.next)
-			if (json_array_append_new(list, json_string(e->entry)) < 0) {
-				json_decref(list);
-				list = NULL;
-				break;
-			}
-		if (!list || json_object_set_new(o, "revoked", list) < 0) {
-			json_decref(o);
-			o = NULL;
-		}
+	if (o && revoked_version_supersedes(&g_ca.membership.revoked, &q->version) &&
+	    (!list || revoked_each(append_line, list) < 0 || json_object_set(o, "revoked", list) < 0)) {
+		json_decref(o);
+		o = NULL;
 	}
+	json_decref(list);
 	answer(b, k->linker, k->req, o);
 }
 

@@ -1,11 +1,8 @@
 /*
- * Theory of operation: what people tell the authority: that it begins, whom it lets in, what it grants, what it takes back. Each is kept
- * in the state before it is in force, and answered when it is.
+ * Theory of operation: what people tell the authority: that it begins, whom it lets in, what it grants; what it takes back stands in
+ * broker_authority_revoke.c. Each is kept in the state before it is in force, and answered when it is.
  *
- * Revoking a host takes all that was issued to it, its services' certificates too; revoking "ns/name@host" takes that host's
- * certificates for the service and writes a grant that says no, so that a wider one (a whole namespace's) does not give them back.
- *
- * Before it: broker_api.c. After it: the state, the signer, the linkers (BL_REVOKED); members ask for the list themselves.
+ * Before it: broker_api.c. After it: the state, the signer.
  */
 #include "daemon/broker_ca.h"
 #include "daemon/broker_int.h"
@@ -21,7 +18,6 @@ enum {
 	START_MAX_MS = 10 * 1000,
 	START_LOOK_MS = 100,
 	TOKEN_FOR_MAX_S = 30 * 86400,
-	SERIAL_KEEP_S = 86400, /* beyond a certificate's end, for clocks that are late */
 };
 
 static void PRINTF_LIKE(4, 5) no(ca_done_fn done, void *arg, int error, const char *fmt, ...)
@@ -52,8 +48,7 @@ static void no_disk(ca_done_fn done, void *arg, int error)
 		no(done, arg, error, "the state directory does not take it (%s); nothing was changed", log_errno_name(error));
 }
 
-/* Return: true, or the caller has been answered. */
-static bool is_authority(ca_done_fn done, void *arg)
+bool authority_is_here(ca_done_fn done, void *arg)
 {
 	if (g_ca.external)
 		no(done, arg, -EPERM, "certificates come from files here (`certificates` in sealane's configuration): whoever writes them is the authority");
@@ -210,7 +205,7 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 	uint8_t digest[SHA256_SIZE];
 	int r;
 
-	if (!is_authority(done, arg))
+	if (!authority_is_here(done, arg))
 		return;
 	if (!address) {
 		no_address(b, a->address, done, arg);
@@ -249,7 +244,7 @@ void authority_grant(struct broker *b, const char *host, const struct service_pa
 	char text[LIMIT_SERVICE_SIZE];
 	int r;
 
-	if (!is_authority(done, arg))
+	if (!authority_is_here(done, arg))
 		return;
 	r = str_copy(g.host, sizeof(g.host), host) ? state_put_grant(b->state, &g) : -EINVAL;
 	if (r < 0) {
@@ -279,7 +274,7 @@ void authority_ungrant(struct broker *b, const char *host, const struct service_
 	char text[LIMIT_SERVICE_SIZE];
 	int r;
 
-	if (!is_authority(done, arg))
+	if (!authority_is_here(done, arg))
 		return;
 	service_pattern_format(text, pattern);
 	r = state_each_grant_of(b->state, host, has_one, &h);
@@ -295,201 +290,4 @@ void authority_ungrant(struct broker *b, const char *host, const struct service_
 	}
 	log_info("ca.ungrant", LOG_STR("host", host), LOG_STR("service", text));
 	yes(done, arg, json_pack("{s:b}", "ok", 1));
-}
-
-/* ------------------------------------------------------------------ revocation */
-
-/* What "host/b", "ns/name", "ns/name@b", a serial or a SPIFFE ID means. */
-struct target {
-	char id[LIMIT_SPIFFE_ID_SIZE]; /* that is revoked as such; "" */
-	char host[LIMIT_NAME_SIZE];    /* whose certificates; "": anybody's */
-	char of_id[LIMIT_SPIFFE_ID_SIZE]; /* ... for this only; "": for all */
-	char serial[STATE_SERIAL_SIZE];
-	struct service_name service;
-	bool at_host; /* "ns/name@b" */
-};
-
-static int read_service_target(struct broker *b, const char *what, struct target *t)
-{
-	const char *at = strchr(what, '@');
-	char name[LIMIT_SERVICE_SIZE];
-
-	if ((size_t)snprintf(name, sizeof(name), "%.*s", at ? (int)(at - what) : (int)strlen(what), what) >= sizeof(name) ||
-	    service_name_parse(&t->service, name, b->config->namespace_) < 0)
-		return -EINVAL;
-	spiffe_id_format(at ? t->of_id : t->id, g_ca.trust_domain, &t->service);
-	t->at_host = at != NULL;
-	if (at && (!label_is_valid(at + 1) || !str_copy(t->host, sizeof(t->host), at + 1)))
-		return -EINVAL;
-	return 0;
-}
-
-static bool is_serial(const char *s)
-{
-	size_t n = strspn(s, "0123456789abcdef");
-
-	return !s[n] && n >= 16 && n < STATE_SERIAL_SIZE; /* shorter ones could be names */
-}
-
-static int read_target(struct broker *b, const char *what, struct target *t)
-{
-	if (strncmp(what, "spiffe://", 9) == 0) {
-		struct service_name unused;
-
-		if (host_id_parse(t->host, what, g_ca.trust_domain) < 0 && spiffe_id_parse(&unused, what, g_ca.trust_domain) < 0)
-			return -EINVAL;
-		return str_copy(t->id, sizeof(t->id), what) ? 0 : -EINVAL;
-	}
-	if (strncmp(what, "host/", 5) == 0) {
-		if (!label_is_valid(what + 5) || !str_copy(t->host, sizeof(t->host), what + 5))
-			return -EINVAL;
-		host_id_format(t->id, g_ca.trust_domain, t->host);
-		return 0;
-	}
-	if (is_serial(what))
-		return str_copy(t->serial, sizeof(t->serial), what) ? 0 : -EINVAL;
-	return read_service_target(b, what, t);
-}
-
-struct change {
-	struct broker *b;
-	const struct target *t;
-	struct state_revoked *entries; /* grown */
-	size_t n, cap;
-};
-
-static int change_add(struct change *c, const char *kind, const char *what, int64_t until)
-{
-	struct state_revoked *e;
-
-	if (c->n == c->cap) {
-		size_t cap = c->cap ? 2 * c->cap : 16;
-
-		e = realloc(c->entries, cap * sizeof(*e));
-		if (!e)
-			return -ENOMEM;
-		c->entries = e;
-		c->cap = cap;
-	}
-	e = &c->entries[c->n++];
-	*e = (struct state_revoked){ .since_unix_s = unix_now_s(), .until_unix_s = until };
-	snprintf(e->entry, sizeof(e->entry), "%s:%s", kind, what);
-	return 0;
-}
-
-static int collect(void *arg, const struct state_issued *i)
-{
-	struct change *c = arg;
-	const struct target *t = c->t;
-
-	if (t->serial[0] ? strcmp(i->serial, t->serial) != 0 : !t->host[0] || strcmp(i->host, t->host) != 0)
-		return 0;
-	if (t->of_id[0] && strcmp(i->spiffe_id, t->of_id) != 0)
-		return 0;
-	return change_add(c, "serial", i->serial, i->not_after + SERIAL_KEEP_S);
-}
-
-/* All that @t means. */
-static int change_fill(struct change *c)
-{
-	int r = c->t->id[0] ? change_add(c, "id", c->t->id, 0) : 0;
-
-	return r < 0 ? r : state_each_issued(c->b->state, collect, c);
-}
-
-static int change_keep(struct change *c, bool add)
-{
-	struct state_membership m = g_ca.membership;
-	struct state_grant g = { .pattern = { .rank = PATTERN_EXACT, .service = c->t->service }, .allow = false };
-	struct state_db *db = c->b->state;
-	int r = state_begin(db);
-
-	if (r < 0)
-		return r;
-	r = state_forget_revoked(db, unix_now_s());
-	for (size_t i = 0; r == 0 && i < c->n; i++)
-		r = add ? state_put_revoked(db, &c->entries[i]) : state_delete_revoked(db, c->entries[i].entry);
-	memcpy(g.host, c->t->host, sizeof(g.host));
-	if (r == 0 && c->t->at_host)
-		r = add ? state_put_grant(db, &g) : state_delete_grant(db, g.host, &g.pattern);
-	m.revoked.counter++;
-	if (r == 0)
-		r = state_put_membership(db, &m);
-	return state_end(db, r);
-}
-
-/* In the state it is already. */
-static void change_apply(struct change *c, bool add)
-{
-	struct revoked_entry *e, *tmp;
-	int64_t now = unix_now_s();
-
-	g_ca.membership.revoked.counter++;
-	for (size_t i = 0; i < c->n; i++)
-		if (!add)
-			revoked_remove(c->entries[i].entry);
-		else if (revoked_add(c->entries[i].entry, now, c->entries[i].until_unix_s) < 0)
-			log_error("ca.failed", LOG_STR("entry", c->entries[i].entry), LOG_STR("why", "no memory: it is in force after a restart"));
-	for (e = revoked_all(); e; e = tmp) {
-		tmp = e->hh.next;
-		if (e->until_unix_s && e->until_unix_s < now)
-			revoked_remove(e->entry);
-	}
-	revoked_tell(c->b, ROLE_NO_ID);
-	link_recheck(c->b);
-}
-
-static const char *why_not_revoke(const struct change *c, bool add)
-{
-	char own[LIMIT_SPIFFE_ID_SIZE];
-
-	if (add && strcmp(c->t->id, host_id_format(own, g_ca.trust_domain, g_ca.membership.host)) == 0)
-		return "that is the authority itself: nobody could ask it for anything any more";
-	if (c->n == 0 && !c->t->at_host)
-		return "no certificate that is still good has this number; `sealane ca ls` lists them";
-	return NULL;
-}
-
-static void change(struct broker *b, const char *what, bool add, ca_done_fn done, void *arg)
-{
-	struct target t = {};
-	struct change c = { .b = b, .t = &t };
-	char version[REVOKED_VERSION_SIZE];
-	AUTO_FREE(struct state_revoked) entries = NULL;
-	const char *why;
-	int r;
-
-	if (!is_authority(done, arg))
-		return;
-	if (read_target(b, what, &t) < 0) {
-		no(done, arg, -EINVAL, "\"%.200s\" is nothing that can be revoked: expected host/NAME, NAMESPACE/NAME, NAMESPACE/NAME@HOST, or a serial", what);
-		return;
-	}
-	r = change_fill(&c);
-	entries = c.entries;
-	why = why_not_revoke(&c, add);
-	if (r == 0 && why) {
-		no(done, arg, -ENOENT, "%s", why);
-		return;
-	}
-	if (r == 0)
-		r = change_keep(&c, add);
-	if (r < 0) {
-		no_disk(done, arg, r);
-		return;
-	}
-	change_apply(&c, add);
-	revoked_version_format(version, &g_ca.membership.revoked);
-	log_warn(add ? "ca.revoke" : "ca.unrevoke", LOG_STR("what", what), LOG_U64("entries", c.n), LOG_STR("version", version));
-	yes(done, arg, json_pack("{s:b,s:I,s:s}", "ok", 1, "entries", (json_int_t)c.n, "version", version));
-}
-
-void authority_revoke(struct broker *b, const char *what, ca_done_fn done, void *arg)
-{
-	change(b, what, true, done, arg);
-}
-
-void authority_unrevoke(struct broker *b, const char *what, ca_done_fn done, void *arg)
-{
-	change(b, what, false, done, arg);
 }

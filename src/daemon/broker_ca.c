@@ -783,10 +783,7 @@ bool ca_is_member(const struct broker *b)
 
 bool ca_is_revoked(const struct broker *b, const char *spiffe_id)
 {
-	char entry[STATE_REVOKED_SIZE];
-
-	snprintf(entry, sizeof(entry), "id:%s", spiffe_id);
-	return revoked_has(entry);
+	return revoked_has_id(spiffe_id);
 }
 
 void ca_on_msg(struct broker *b, uint32_t linker, const struct role_msg *m, int *fd)

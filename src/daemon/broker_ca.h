@@ -33,7 +33,7 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 /* authority_grant(), authority_ungrant() - @host may have certificates for @pattern, or no longer. */
 void authority_grant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg);
 void authority_ungrant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg);
-/* authority_revoke(), authority_unrevoke() - @what: "host/b", "ns/name", "ns/name@b", a serial, a SPIFFE ID. */
+/* authority_revoke(), authority_unrevoke() - @what: "host/b", "ns/name", "ns/name@b", how a serial begins, a SPIFFE ID. -ENOENT: there is no such thing. */
 void authority_revoke(struct broker *b, const char *what, ca_done_fn done, void *arg);
 void authority_unrevoke(struct broker *b, const char *what, ca_done_fn done, void *arg);
 /* member_join() - @again: also if this host has joined already. Answers {trust_domain, host, authority, address, not_after}. */
@@ -161,17 +161,18 @@ char *ca_read_fd(int fd, size_t max, size_t *ret_size);
 
 /* --- revocations (broker_revoked.c): the authority's own, or as it told us --- */
 
-struct revoked_entry {
-	int64_t since_unix_s, until_unix_s;
-	UT_hash_handle hh;
-	char entry[];
-};
-struct revoked_entry *revoked_all(void);
-int revoked_load(struct broker *b);
-bool revoked_has(const char *entry);
-/* revoked_add(), revoked_remove() - in memory only. */
-int revoked_add(const char *entry, int64_t since, int64_t until);
-void revoked_remove(const char *entry);
+/* revoked_load() - at the start: the state's list; an authority begins an epoch. revoked_reload() - the state's was changed. */
+MUST_CHECK int revoked_load(struct broker *b);
+MUST_CHECK int revoked_reload(struct broker *b);
+/* As revoked_list_has_id(), revoked_list_find(), revoked_list_before(), revoked_list_each() (core/revoked.h). */
+bool revoked_has_id(const char *spiffe_id);
+const char *revoked_find(const char *spiffe_id, const char *serial, int64_t not_before);
+int64_t revoked_before(const char *spiffe_id, const char *host);
+int revoked_each(int (*fn)(void *arg, const char *line), void *arg);
+/* revoked_word() - a line of it as people say it, "host/b", "prod/web@b", into @ret of REVOKED_LINE_SIZE. Returns @ret. */
+char *revoked_word(char *ret, const char *line);
+/* revoked_size() - of its text, in bytes. */
+size_t revoked_size(void);
 /* revoked_replace() - with what the authority told; kept. Return: 0 or negative errno, then nothing changed. */
 MUST_CHECK int revoked_replace(struct broker *b, const struct ca_answer *a);
 /* revoked_tell() - BL_REVOKED. @linker: ROLE_NO_ID: to all. */
@@ -191,12 +192,29 @@ int64_t member_authority(const struct broker *b, const char **ret_host, const ch
 
 /* --- broker_authority.c --- */
 
+/* authority_is_here() - is this host the authority? false: no, and @done was called. */
+bool authority_is_here(ca_done_fn done, void *arg);
+
 void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m, int fd);
 void authority_on_linker_lost(struct broker *b, uint32_t linker);
 /* authority_on_signer() - a signer has to find its root before it issues. */
 void authority_on_signer(struct broker *b);
 /* authority_renew() - as member_renew(), where the authority is this host. */
 void authority_renew(struct broker *b, struct credential *c);
+
+/* --- broker_book.c: what the authority issues, and how much of it --- */
+
+/* What is new is valid from so long ago, for clocks that are late. */
+enum { CA_BACKDATE_S = 300 };
+
+/* book_refuses() - may @host be given another certificate now? NULL: yes, and it is counted; else the answer's error, and a line in @why. */
+const char *book_refuses(struct broker *b, const char *host, char *why, size_t size);
+/* book_begin() - a serial and a notBefore for i->spiffe_id, to be issued to @host. Return: 0; -EIO; -ETIME: it would not be valid yet. */
+MUST_CHECK int book_begin(struct role_issue *i, const char *host);
+/* book_is_revoked() - is it, as it would be issued? */
+bool book_is_revoked(const struct role_issue *i);
+/* book_add() - it was issued; kept. Return: 0 or negative errno. */
+MUST_CHECK int book_add(struct broker *b, const char *host, const struct role_issue *i);
 
 /* --- broker_ca_files.c --- */
 

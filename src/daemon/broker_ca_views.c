@@ -15,14 +15,6 @@ void ca_each_expiry(struct broker *b, void (*fn)(void *arg, const char *spiffe_i
 
 /* ------------------------------------------------------------------ certificates of this host */
 
-static bool is_revoked(struct broker *b, const struct credential *c)
-{
-	char entry[STATE_REVOKED_SIZE];
-
-	snprintf(entry, sizeof(entry), "serial:%s", c->now.svid.serial);
-	return ca_is_revoked(b, c->now.svid.spiffe_id) || revoked_has(entry);
-}
-
 static const char *state_of(struct broker *b, const struct credential *c)
 {
 	int64_t now = unix_now_s();
@@ -33,7 +25,7 @@ static const char *state_of(struct broker *b, const struct credential *c)
 		return "expired";
 	if (c->now.svid.not_before > now)
 		return "not-yet-valid";
-	if (is_revoked(b, c))
+	if (revoked_find(c->now.svid.spiffe_id, c->now.svid.serial, c->now.svid.not_before))
 		return "revoked";
 	if (!c->now.loaded)
 		return "missing";
@@ -163,21 +155,18 @@ static int see_grant(void *arg, const struct state_grant *g)
 	return json_array_append_new(json_object_get(host, g->allow ? "services" : "denied"), json_string(service_pattern_format(text, &g->pattern)));
 }
 
-static int see_issued(void *arg, const struct state_issued *i)
+/* The one that is in use, as far as the authority knows; how many there are of before it. */
+static int see_issued(void *arg, const struct state_issued *i, uint64_t n)
 {
 	struct book *k = arg;
-	char entry[STATE_REVOKED_SIZE];
-	json_t *host;
+	json_t *host = host_of(k, i->host);
+	bool revoked = revoked_find(i->spiffe_id, i->serial, i->issued_unix_s - CA_BACKDATE_S) != NULL;
 
-	if (i->not_after < unix_now_s())
-		return 0;
-	host = host_of(k, i->host);
-	snprintf(entry, sizeof(entry), "serial:%s", i->serial);
 	if (!host)
 		return -ENOMEM;
 	return json_array_append_new(json_object_get(host, "certificates"),
-				     json_pack("{s:s,s:s,s:I,s:I,s:b}", "spiffe_id", i->spiffe_id, "serial", i->serial, "issued", (json_int_t)i->issued_unix_s,
-					       "not_after", (json_int_t)i->not_after, "revoked", ca_is_revoked(k->b, i->spiffe_id) || revoked_has(entry)));
+				     json_pack("{s:s,s:s,s:I,s:I,s:b,s:I}", "spiffe_id", i->spiffe_id, "serial", i->serial, "issued", (json_int_t)i->issued_unix_s,
+					       "not_after", (json_int_t)i->not_after, "revoked", revoked, "older", (json_int_t)n - 1));
 }
 
 static int see_token(void *arg, const struct state_token *t)
@@ -190,8 +179,10 @@ static int see_token(void *arg, const struct state_token *t)
 
 static int see_revoked(void *arg, const struct state_revoked *e)
 {
-	return json_array_append_new(arg, json_pack("{s:s,s:I,s:I}", "entry", e->entry, "since", (json_int_t)e->since_unix_s, "until",
-						    (json_int_t)e->until_unix_s));
+	char word[REVOKED_LINE_SIZE];
+
+	return json_array_append_new(arg, json_pack("{s:s,s:s,s:I,s:I}", "what", revoked_word(word, e->entry), "entry", e->entry, "since",
+						    (json_int_t)e->since_unix_s, "until", (json_int_t)e->until_unix_s));
 }
 
 static json_t *values_of(json_t *object)
@@ -212,7 +203,7 @@ static json_t *book_of(struct broker *b)
 	struct book k = { .b = b, .hosts = json_object(), .tokens = json_array() };
 	json_t *revoked = json_array(), *hosts = NULL, *o = NULL;
 
-	if (k.hosts && k.tokens && revoked && state_each_grant(b->state, see_grant, &k) == 0 && state_each_issued(b->state, see_issued, &k) == 0 &&
+	if (k.hosts && k.tokens && revoked && state_each_grant(b->state, see_grant, &k) == 0 && state_each_newest(b->state, unix_now_s(), see_issued, &k) == 0 &&
 	    state_each_token(b->state, see_token, &k) == 0 && state_each_revoked(b->state, see_revoked, revoked) == 0)
 		hosts = values_of(k.hosts);
 	if (hosts)

@@ -1,75 +1,80 @@
 /*
- * Theory of operation: the list of what is revoked, "serial:HEX" and "id:spiffe://...". On the authority it is the authority's own; a
- * member has a copy, asked for every 30 s and kept in the state, so that a restart without the authority forgets nothing. The linkers
- * get it whole at each change (BL_REVOKED) and end what stands on an entry.
+ * Theory of operation: the list of what is revoked (core/revoked.h says what its lines mean). On the authority it is the authority's own; a
+ * member has a copy, asked for every 30 s and kept in the state, so that a restart without the authority forgets nothing. What is in
+ * force is always what the state says: a change is written there first, then the list is read again, then the linkers get it whole
+ * (BL_REVOKED) and end what stands on an entry.
  *
- * Before it: broker_authority.c, broker_member.c. After it: the linkers.
+ * Before it: broker_authority_revoke.c, broker_member.c. After it: the linkers.
  */
 #include "daemon/broker_ca.h"
 #include "daemon/broker_int.h"
 
+#include <stdio.h>
 #include <sys/random.h>
 
-static struct revoked_entry *g_revoked;
+static struct revoked_list *g_revoked; /* NULL: empty */
 
-struct revoked_entry *revoked_all(void)
+bool revoked_has_id(const char *spiffe_id)
 {
-	return g_revoked;
+	return g_revoked && revoked_list_has_id(g_revoked, spiffe_id);
 }
 
-static struct revoked_entry *find(const char *entry)
+const char *revoked_find(const char *spiffe_id, const char *serial, int64_t not_before)
 {
-	struct revoked_entry *e;
-
-	HASH_FIND_STR(g_revoked, entry, e);
-	return e;
+	return g_revoked ? revoked_list_find(g_revoked, spiffe_id, serial, not_before) : NULL;
 }
 
-bool revoked_has(const char *entry)
+int64_t revoked_before(const char *spiffe_id, const char *host)
 {
-	return find(entry) != NULL;
+	return g_revoked ? revoked_list_before(g_revoked, spiffe_id, host) : 0;
 }
 
-int revoked_add(const char *entry, int64_t since, int64_t until)
+int revoked_each(int (*fn)(void *arg, const char *line), void *arg)
 {
-	struct revoked_entry *e = find(entry);
-	size_t n = strlen(entry) + 1;
-
-	if (!e) {
-		e = calloc(1, sizeof(*e) + n);
-		if (!e)
-			return -ENOMEM;
-		memcpy(e->entry, entry, n);
-		HASH_ADD_STR(g_revoked, entry, e);
-		e->since_unix_s = since;
-	}
-	e->until_unix_s = until;
-	return 0;
+	return g_revoked ? revoked_list_each(g_revoked, fn, arg) : 0;
 }
 
-void revoked_remove(const char *entry)
+size_t revoked_size(void)
 {
-	struct revoked_entry *e = find(entry);
-
-	if (!e)
-		return;
-	HASH_DEL(g_revoked, e);
-	free(e);
+	return g_revoked ? revoked_list_size(g_revoked) : 0;
 }
 
-static void clear(struct revoked_entry *all)
+char *revoked_word(char *ret, const char *line)
 {
-	struct revoked_entry *e, *tmp;
+	char name[LIMIT_SERVICE_SIZE];
+	struct service_name s;
+	struct revocation e;
 
-	HASH_ITER(hh, all, e, tmp) {
-		HASH_DEL(all, e);
-		free(e);
-	}
+	if (revocation_parse(&e, line) < 0)
+		snprintf(ret, REVOKED_LINE_SIZE, "%s", line);
+	else if (e.kind == REVOKED_ID && e.host[0])
+		snprintf(ret, REVOKED_LINE_SIZE, "host/%s", e.host);
+	else if (e.kind == REVOKED_SERIAL || spiffe_id_parse(&s, e.what, g_ca.trust_domain) < 0)
+		snprintf(ret, REVOKED_LINE_SIZE, "%s", e.what);
+	else
+		snprintf(ret, REVOKED_LINE_SIZE, "%s%s%s", service_name_format(name, &s), e.host[0] ? "@" : "", e.host);
+	return ret;
 }
+
+/* ------------------------------------------------------------------ from the state */
 
 static int load_one(void *arg, const struct state_revoked *r)
 {
-	return revoked_add(r->entry, r->since_unix_s, r->until_unix_s);
+	return revoked_list_add(arg, r->entry);
+}
+
+int revoked_reload(struct broker *b)
+{
+	struct revoked_list *list = revoked_list_new();
+	int r = list ? state_each_revoked(b->state, load_one, list) : -ENOMEM;
+
+	if (r < 0) {
+		revoked_list_free(list);
+		return r;
+	}
+	revoked_list_free(g_revoked);
+	g_revoked = list;
+	return 0;
 }
 
 /* The state may be one that was restored: what it says from now on is another epoch's. */
@@ -86,8 +91,10 @@ int revoked_load(struct broker *b)
 {
 	int r = g_ca.member && g_ca.membership.is_authority ? begin_epoch(&g_ca.membership.revoked) : 0;
 
-	return r < 0 ? r : state_each_revoked(b->state, load_one, NULL);
+	return r < 0 ? r : revoked_reload(b);
 }
+
+/* ------------------------------------------------------------------ what an authority told */
 
 /* The new list in the database, in place of the old one. */
 static int keep(struct broker *b, const struct ca_answer *a)
@@ -102,8 +109,8 @@ static int keep(struct broker *b, const struct ca_answer *a)
 		return e;
 	e = state_clear_revoked(b->state);
 	json_array_foreach(a->revoked, i, v) {
-		if (e == 0 && str_copy(r.entry, sizeof(r.entry), json_string_value(v)))
-			e = state_put_revoked(b->state, &r);
+		if (e == 0)
+			e = str_copy(r.entry, sizeof(r.entry), json_string_value(v)) ? state_put_revoked(b->state, &r) : -EINVAL;
 	}
 	m.revoked = a->version;
 	m.roots = a->roots;
@@ -114,39 +121,31 @@ static int keep(struct broker *b, const struct ca_answer *a)
 
 int revoked_replace(struct broker *b, const struct ca_answer *a)
 {
-	struct revoked_entry *old = g_revoked;
-	const json_t *v;
-	size_t i;
-	int r = 0;
+	int r = keep(b, a);
 
-	g_revoked = NULL;
-	json_array_foreach(a->revoked, i, v)
-		r = r < 0 ? r : revoked_add(json_string_value(v), unix_now_s(), 0);
-	if (r == 0)
-		r = keep(b, a);
-	if (r < 0) {
-		clear(g_revoked);
-		g_revoked = old;
-		return r;
-	}
-	clear(old);
-	return 0;
+	return r < 0 ? r : revoked_reload(b);
+}
+
+/* ------------------------------------------------------------------ to the linkers */
+
+static int put_line(void *arg, const char *line)
+{
+	return fprintf(arg, "%s\n", line) < 0 ? -ENOMEM : 0;
 }
 
 void revoked_tell(struct broker *b, uint32_t linker)
 {
 	struct role_msg m = { .type = BL_REVOKED };
-	struct revoked_entry *e, *tmp;
 	AUTO_FREE(char) text = NULL;
 	size_t size = 0;
 	AUTO_FD fd = -1;
 	FILE *f = open_memstream(&text, &size);
+	int r;
 
 	if (!f)
 		return;
-	HASH_ITER(hh, g_revoked, e, tmp)
-		fprintf(f, "%s\n", e->entry);
-	if (fclose(f) != 0 || (fd = ca_text_fd(text, size)) < 0) {
+	r = revoked_each(put_line, f);
+	if (fclose(f) != 0 || r < 0 || (fd = ca_text_fd(text, size)) < 0) {
 		log_error("ca.failed", LOG_STR("why", "no memory for the list of what is revoked"));
 		return;
 	}

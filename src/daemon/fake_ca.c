@@ -58,11 +58,12 @@ json_t *ca_view_certificates(struct broker *b)
 
 json_t *ca_view_authority(struct broker *b)
 {
-	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:s,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b}]}],s:[{s:s,s:s,s:i,s:i}],s:[{s:s,s:i,s:i}]}", "source",
+	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:s,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b,s:i}]}],s:[{s:s,s:s,s:i,s:i}],s:[{s:s,s:s,s:i,s:i}]}", "source",
 			 "self", "trust_domain", "example.org", "host", "a", "root_sha256", "ab12", "root_not_after", 2000000000, "svid_life", 3600,
 			 "revoked_version", "1-4", "hosts", "host", "b", "revoked", 0, "services", "default/redis", "denied", "certificates", "spiffe_id",
-			 "spiffe://example.org/host/b", "serial", "40ff", "issued", 1700000000, "not_after", 1800000000, "revoked", 0, "tokens", "host", "c",
-			 "services", "prod/*", "expires", 1700000600, "used", 0, "revoked", "entry", "serial:40aa", "since", 1700000000, "until", 0);
+			 "spiffe://example.org/host/b", "serial", "40ff", "issued", 1700000000, "not_after", 1800000000, "revoked", 0, "older", 2, "tokens", "host", "c",
+			 "services", "prod/*", "expires", 1700000600, "used", 0, "revoked", "what", "40aa", "entry",
+			 "serial:40aa", "since", 1700000000, "until", 0);
 }
 
 const char *ca_failure_name(enum ca_failure f)

@@ -3,6 +3,7 @@
  * real in form (the broker reads whose they are, until when, and for which key), and signed by nobody.
  */
 #include "core/base64.h"
+#include "core/revoked.h"
 #include "core/sha256.h"
 #include "core/svid.h"
 #include "daemon/ca_wire.h"
@@ -727,43 +728,80 @@ static void ask_revoked(struct host *h, const char *have, char ret_version[REVOK
 	assert_int_equal(sscanf(at, "\"version\":\"%41[^\"]", ret_version), 1);
 }
 
+/* The serial of the certificate that was issued last. */
+static const char *last_serial(const struct bed *t)
+{
+	static char text[2 * SERIAL_SIZE + 1];
+
+	return hex_encode(text, t->issued.serial, sizeof(t->issued.serial));
+}
+
+static void give_back(struct host *h, const char *what, int status)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "/v1/ca/revoked?what=%s", what);
+	assert_int_equal(http(h, "DELETE", path, ""), status);
+}
+
+/* Is the certificate that was issued last on the list that linkers were told? */
+static bool last_is_revoked(const struct bed *t)
+{
+	struct revoked_list *l = NULL;
+	bool found;
+
+	assert_int_equal(revoked_list_parse(&l, t->revoked, strlen(t->revoked)), 0);
+	found = revoked_list_find(l, t->issued.spiffe_id, last_serial(t), t->issued.not_before) != NULL;
+	revoked_list_free(l);
+	return found;
+}
+
+static void assert_issued(struct host *h, const char *host_id, const char *service)
+{
+	struct bed *t = h->test;
+
+	question(h, CA_HOST, host_id, service_text(service, "good"));
+	assert_non_null(strstr(t->answer, "\"certificate\""));
+}
+
+#define WEB "spiffe://sealane.local/ns/default/svc/web"
+
 static void test_revocation(void **state)
 {
 	struct host *h = *state;
 	struct bed *t = h->test;
-	char serial[33], entry[64], first[REVOKED_VERSION_SIZE], again[REVOKED_VERSION_SIZE];
+	char first[REVOKED_VERSION_SIZE], again[REVOKED_VERSION_SIZE];
 
 	grant(h, "{\"host\":\"b\",\"service\":\"*\"}");
-	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
-	snprintf(entry, sizeof(entry), "serial:%s\n", hex_encode(serial, t->issued.serial, sizeof(t->issued.serial)));
+	assert_issued(h, HOST_B, "default/web");
 	/* That host's certificates for one service; the wide grant does not give them back. */
 	take_back(h, "web@b", 200);
-	assert_non_null(strstr(t->revoked, entry));
+	assert_non_null(strstr(t->revoked, ":" WEB "@b\n"));
+	assert_true(last_is_revoked(t));
 	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
 	assert_refused(t, "denied", "may not have");
-	question(h, CA_HOST, HOST_B, service_text("default/api", "good"));
-	assert_non_null(strstr(t->answer, "\"certificate\""));
-	assert_int_equal(http(h, "DELETE", "/v1/ca/revoked?what=web@b", ""), 200);
-	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
-	assert_non_null(strstr(t->answer, "\"certificate\""));
-	assert_null(strstr(t->revoked, entry));
+	assert_issued(h, HOST_B, "default/api");
+	assert_false(last_is_revoked(t));
+	give_back(h, "web@b", 200);
+	assert_string_equal(t->revoked, "");
+	assert_issued(h, HOST_B, "default/web");
 	/* A service, everywhere; here too. */
 	take_back(h, "web", 200);
-	assert_non_null(strstr(t->revoked, "id:spiffe://sealane.local/ns/default/svc/web\n"));
+	assert_non_null(strstr(t->revoked, "id:" WEB "\n"));
+	assert_true(last_is_revoked(t));
 	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
 	assert_refused(t, "denied", "revoked");
 	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
 	assert_told("\"name\":\"default/web\"", "\"state\":\"revoked\"");
 	/* A host, with all that it has; it cannot be let in by a token either. */
+	assert_issued(h, HOST_B, "default/api");
 	take_back(h, "host/b", 200);
 	assert_non_null(strstr(t->revoked, "id:" HOST_B "\n"));
+	assert_true(last_is_revoked(t));
 	question(h, CA_HOST, HOST_B, service_text("default/api", "good"));
 	assert_refused(t, "denied", "revoked");
 	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\"}"), 409);
 	assert_non_null(strstr(g_answer, "unrevoke"));
-	take_back(h, "host/a", 404);
-	take_back(h, "0123456789abcdef0123456789abcdef", 404);
-	take_back(h, "bad thing", 400);
 	/* It outlives the daemon. */
 	restart(h, g_links);
 	assert_non_null(strstr(t->revoked, "id:" HOST_B "\n"));
@@ -772,6 +810,188 @@ static void test_revocation(void **state)
 	ask_revoked(h, first, again);
 	assert_null(strstr(t->answer, "revoked\":["));
 	assert_string_equal(again, first);
+}
+
+/* What was revoked by itself stays so when what it belongs to is given back. */
+static void test_each_revocation_stands_for_itself(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct role_issue web;
+	char serial[2 * SERIAL_SIZE + 1];
+
+	grant(h, "{\"host\":\"b\",\"service\":\"*\"}");
+	assert_issued(h, HOST_B, "default/web");
+	web = t->issued;
+	assert_issued(h, HOST_B, "default/api");
+	strcpy(serial, last_serial(t));
+	take_back(h, "web@b", 200);
+	take_back(h, serial, 200);
+	take_back(h, "host/b", 200);
+	give_back(h, "host/b", 200);
+	assert_null(strstr(t->revoked, HOST_B "\n"));
+	assert_true(last_is_revoked(t)); /* api, by its serial */
+	t->issued = web;
+	assert_true(last_is_revoked(t));
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	give_back(h, serial, 200);
+	assert_null(strstr(t->revoked, serial));
+	give_back(h, "web@b", 200);
+	assert_string_equal(t->revoked, "");
+	/* Nothing is left to be given back. */
+	give_back(h, "host/b", 404);
+	give_back(h, "web@b", 404);
+	give_back(h, "web", 404);
+	give_back(h, serial, 404);
+	take_back(h, "host/b", 200);
+	give_back(h, "host/bb", 404);
+	assert_non_null(strstr(g_answer, "did you mean 'host/b'?"));
+}
+
+/* A grant of just this name comes back with it; what it has is new from then on, if it was granted again instead. */
+static void test_a_grant_comes_back(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	grant(h, "{\"host\":\"b\",\"service\":\"web\"}");
+	assert_issued(h, HOST_B, "default/web");
+	take_back(h, "web@b", 200);
+	take_back(h, "web@b", 200); /* said twice */
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	restart(h, g_links);
+	give_back(h, "web@b", 200);
+	assert_issued(h, HOST_B, "default/web");
+	assert_false(last_is_revoked(t));
+	take_back(h, "web@b", 200);
+	assert_true(last_is_revoked(t));
+	/* In the same second: the next one is good, the one before is not. */
+	grant(h, "{\"host\":\"b\",\"service\":\"web\"}");
+	assert_true(last_is_revoked(t));
+	assert_issued(h, HOST_B, "default/web");
+	assert_false(last_is_revoked(t));
+	assert_true(t->issued.not_before <= (int64_t)time(NULL));
+	take_back(h, "web@b", 200);
+	assert_true(last_is_revoked(t));
+	/* The authority's own services as well. */
+	take_back(h, "web@a", 200);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"default/web\"", "\"state\":\"revoked\"");
+}
+
+static void test_nothing_by_this_name(void **state)
+{
+	static const struct {
+		const char *what;
+		int status;
+		const char *why;
+	} cases[] = {
+		{ "host/a", 409, "the authority itself" },
+		{ "host/bb", 404, "there is no host bb here" },
+		{ "host/bb", 404, "did you mean 'b'?" },
+		{ "redsi", 404, "there is no service default/redsi here" },
+		{ "redsi", 404, "did you mean 'default/redis'?" },
+		{ "b", 404, "the host of this name is host/b" },
+		{ "redis@c", 404, "there is no host c here" },
+		{ "other@b", 404, "host b has no certificate for default/other" },
+		{ "0123456789abcdef0123456789abcdef", 404, "neither a service here nor how the serial" },
+		{ "serial:0123456789abcdef", 404, "no certificate that is still good" },
+		{ "serial:0123", 400, "is no serial" },
+		{ "bad thing", 400, "nothing that can be revoked" },
+		{ "spiffe://other.domain/host/b", 400, "nothing that can be revoked" },
+	};
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	grant(h, "{\"host\":\"b\",\"service\":\"api\"}");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		take_back(h, cases[i].what, cases[i].status);
+		if (!strstr(g_answer, cases[i].why))
+			fail_msg("%s: %s is not in %s", cases[i].what, cases[i].why, g_answer);
+	}
+	assert_string_equal(t->revoked, "");
+	/* A book that was restored may not know what there is: a whole SPIFFE ID is taken as it stands. */
+	take_back(h, "spiffe://sealane.local/host/bb", 200);
+	assert_string_equal(t->revoked, "id:spiffe://sealane.local/host/bb\n");
+	give_back(h, "host/bb", 200);
+}
+
+/* "deadbeef" is a name, and may be how a serial begins. */
+static void test_serials_and_names(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char begin[9], body[128];
+
+	grant(h, "{\"host\":\"b\",\"service\":\"deadbeef\"}");
+	take_back(h, "deadbeef", 200);
+	assert_non_null(strstr(t->revoked, "id:spiffe://sealane.local/ns/default/svc/deadbeef\n"));
+	give_back(h, "deadbeef", 200);
+	grant(h, "{\"host\":\"b\",\"service\":\"web\"}");
+	assert_issued(h, HOST_B, "default/web");
+	snprintf(begin, sizeof(begin), "%.8s", last_serial(t));
+	take_back(h, begin, 200);
+	assert_true(last_is_revoked(t));
+	assert_non_null(strstr(t->revoked, last_serial(t)));
+	give_back(h, begin, 200);
+	assert_false(last_is_revoked(t));
+	/* Both. */
+	snprintf(body, sizeof(body), "{\"host\":\"b\",\"service\":\"%s\"}", begin);
+	grant(h, body);
+	take_back(h, begin, 400);
+	assert_non_null(strstr(g_answer, "is both a service and the beginning of a serial: say default/"));
+	assert_non_null(strstr(g_answer, last_serial(t)));
+	assert_string_equal(t->revoked, "");
+	snprintf(body, sizeof(body), "serial:%s", begin);
+	take_back(h, body, 200);
+	assert_true(last_is_revoked(t));
+}
+
+/* As question(), many at a time; what the last answer was is not looked at. */
+static void ask_often(struct host *h, const char *peer, const char *text, unsigned n)
+{
+	struct bed *t = h->test;
+	unsigned end = t->n_answers + n;
+	uint64_t give_up_ns = clock_ns() + UINT64_C(120000000000);
+
+	for (unsigned sent = t->n_answers; sent < end;) {
+		for (unsigned i = 0; i < 64 && sent < end; i++, sent++) {
+			struct role_msg m = { .type = LB_CA_ASK, .u.ca = { .req = 40 + sent, .mode = CA_HOST } };
+			AUTO_FD fd = text_fd(text);
+
+			strcpy(m.u.ca.peer, peer);
+			tell(&h->linker, &m, fd);
+		}
+		while (t->n_answers < sent && clock_ns() < give_up_ns)
+			serve(h, 1);
+	}
+	assert_int_equal(t->n_answers, end);
+}
+
+static void test_a_host_that_asks_without_end(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	AUTO_FREE(char) bad = strdup(ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "bad"));
+
+	/* Whether it gets one or not: each costs the signer the same. */
+	ask_often(h, HOST_B, bad, LIMIT_CA_ISSUED_HOUR - 1);
+	question(h, CA_HOST, HOST_B, bad);
+	assert_refused(t, "malformed", "");
+	question(h, CA_HOST, HOST_B, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
+	assert_refused(t, "limit", "within an hour");
+	question(h, CA_HOST, HOST_B, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
+	assert_refused(t, "limit", "within an hour");
+	/* Others are not kept from anything by that, and it may still ask what is revoked. */
+	question(h, CA_HOST, "spiffe://sealane.local/host/c", ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
+	assert_non_null(strstr(t->answer, "\"certificate\""));
+	question(h, CA_HOST, HOST_B, "{\"op\":\"revoked\",\"version\":\"0-0\"}");
+	assert_non_null(strstr(t->answer, "\"revoked\":["));
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_then("ca.limit", "\"host\":\"b\"");
+	assert_null(strstr(strstr(g_answer, "\"ca.limit\"") + 1, "\"ca.limit\"")); /* once */
 }
 
 /* The versions of a daemon that started again, perhaps on a restored database, are none that it gave before. */
@@ -784,9 +1004,9 @@ static void test_versions_of_the_list(void **state)
 
 	take_back(h, "web", 200);
 	ask_revoked(h, "0-0", first);
-	take_back(h, "api", 200);
+	take_back(h, "redis", 200);
 	ask_revoked(h, first, next);
-	assert_non_null(strstr(t->answer, "svc/api"));
+	assert_non_null(strstr(t->answer, "svc/redis"));
 	assert_int_equal(revoked_version_parse(&a, first), 0);
 	assert_int_equal(revoked_version_parse(&b, next), 0);
 	assert_true(a.epoch == b.epoch && b.counter == a.counter + 1);
@@ -794,7 +1014,7 @@ static void test_versions_of_the_list(void **state)
 	assert_null(strstr(t->answer, "revoked\":["));
 	restart(h, g_links);
 	ask_revoked(h, next, first);
-	assert_non_null(strstr(t->answer, "svc/api"));
+	assert_non_null(strstr(t->answer, "svc/redis"));
 	assert_int_equal(revoked_version_parse(&a, first), 0);
 	assert_int_not_equal(a.epoch, b.epoch);
 }
@@ -1140,6 +1360,11 @@ int main(void)
 		CA_TEST(test_grants, setup_authority),
 		CA_TEST(test_revocation, setup_authority),
 		CA_TEST(test_versions_of_the_list, setup_authority),
+		CA_TEST(test_each_revocation_stands_for_itself, setup_authority),
+		CA_TEST(test_a_grant_comes_back, setup_authority),
+		CA_TEST(test_nothing_by_this_name, setup_authority),
+		CA_TEST(test_serials_and_names, setup_authority),
+		CA_TEST(test_a_host_that_asks_without_end, setup_authority),
 		CA_TEST(test_join, setup_links),
 		CA_TEST(test_join_says_no, setup_links),
 		CA_TEST(test_join_while_linker_dies, setup_member),

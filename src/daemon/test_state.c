@@ -796,10 +796,8 @@ static void test_refuses_spoilt_content(void **unused)
 		"UPDATE certificate SET name = 'HOST' WHERE name = 'host'",
 		"UPDATE certificate SET pem = printf('%.70000c', 'x')",
 		"UPDATE ca_grant SET pattern = 'prod/'",
-		"UPDATE ca_grant SET allow = 2", /* only an exact one can have stood */
-		"UPDATE ca_grant SET allow = 3",
-		"DROP INDEX ca_issued_host",
-		"CREATE INDEX other ON ca_issued(host)",
+		"UPDATE ca_grant SET allow = 2", "UPDATE ca_grant SET allow = 3", /* 2: only an exact one can have stood */
+		"DROP INDEX ca_issued_host", "CREATE INDEX other ON ca_issued(host)",
 		"UPDATE ca_token SET hash = 'A'",
 		"UPDATE ca_token SET services = 'redis'",
 		"UPDATE ca_token SET used_unix_s = -1",
