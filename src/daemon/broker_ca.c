@@ -137,6 +137,12 @@ static bool is_valid_now(const struct ca_pair *p)
 	return p->pem && p->svid.not_before <= now && now < p->svid.not_after;
 }
 
+/* Nor revoked, as far as this host knows: then it may be had anew, if it was granted again. */
+static bool is_good(const struct ca_pair *p)
+{
+	return is_valid_now(p) && !revoked_find(p->svid.spiffe_id, p->svid.serial, p->svid.not_before);
+}
+
 /* ------------------------------------------------------------------ what linkers are told */
 
 void ca_forget_key(struct broker *b, uint32_t kid)
@@ -396,7 +402,7 @@ void ca_failed(struct broker *b, struct credential *c, enum ca_failure f, const 
 	struct role_msg forget = { .type = BS_FORGET, .u.id.id = c->next.kid };
 	char id[LIMIT_SPIFFE_ID_SIZE];
 	double tenth = c->now.pem ? life_s(&c->now) / 10 : 0;
-	double wait = tenth > 0 && is_valid_now(&c->now) ? tenth : (double)(RETRY_FIRST_S << (c->n_failed < 5 ? c->n_failed : 5));
+	double wait = tenth > 0 && is_good(&c->now) ? tenth : (double)(RETRY_FIRST_S << (c->n_failed < 5 ? c->n_failed : 5));
 	bool news = c->failure != f || strcmp(c->why, why) != 0 || c->n_failed == 0;
 
 	if (c->next.kid != ROLE_NO_ID)
@@ -405,7 +411,7 @@ void ca_failed(struct broker *b, struct credential *c, enum ca_failure f, const 
 	c->renewing = false;
 	if (wait < RETRY_FIRST_S)
 		wait = RETRY_FIRST_S;
-	if (wait > RETRY_MAX_S && !is_valid_now(&c->now))
+	if (wait > RETRY_MAX_S && !is_good(&c->now))
 		wait = RETRY_MAX_S;
 	c->retry_ns = clock_ns() + (uint64_t)(wait * (0.9 + 0.2 * jitter()) * 1e9);
 	c->n_failed++;
@@ -460,7 +466,8 @@ static bool is_due(const struct credential *c, int64_t now)
 {
 	if (!c->wanted || c->renewing || clock_ns() < c->retry_ns)
 		return false;
-	return !c->now.pem || !is_valid_now(&c->now) || now >= c->renew_unix_s;
+	/* What failed is tried until it succeeds, though the old one be good again: a revocation may have been taken back. */
+	return !is_good(&c->now) || c->failure != CA_OK || now >= c->renew_unix_s;
 }
 
 static void tell_expiry(struct broker *b, struct credential *c)
@@ -519,7 +526,7 @@ static unsigned next_due_ms(void)
 	struct credential *c, *tmp;
 
 	HASH_ITER(hh, g_ca.credentials, c, tmp) {
-		int64_t due = !c->wanted || c->renewing ? ms : is_valid_now(&c->now) ? (c->renew_unix_s - now) * 1000 : 0;
+		int64_t due = !c->wanted || c->renewing ? ms : is_good(&c->now) && (c->failure == CA_OK || g_ca.external) ? (c->renew_unix_s - now) * 1000 : 0;
 
 		if (c->retry_ns > now_ns && due < (int64_t)((c->retry_ns - now_ns) / 1000000))
 			due = (int64_t)((c->retry_ns - now_ns) / 1000000);

@@ -875,10 +875,39 @@ static void test_a_grant_comes_back(void **state)
 	assert_true(t->issued.not_before <= (int64_t)time(NULL));
 	take_back(h, "web@b", 200);
 	assert_true(last_is_revoked(t));
-	/* The authority's own services as well. */
+}
+
+/* The authority's own services obey as well; and what was granted again is asked for by itself. */
+static void test_revoked_here(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	unsigned before = t->n_issued;
+
 	take_back(h, "web@a", 200);
+	serve(h, 2500);
 	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
 	assert_told("\"name\":\"default/web\"", "\"state\":\"revoked\"");
+	assert_int_equal(t->n_issued, before);
+	grant(h, "{\"host\":\"a\",\"service\":\"web\"}");
+	for (int i = 0; i < 20 && t->n_issued == before; i++)
+		serve(h, 1000);
+	assert_int_equal(t->n_issued, before + 1);
+	assert_string_equal(t->issued.spiffe_id, WEB);
+	assert_false(last_is_revoked(t));
+	serve(h, 300);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_null(strstr(g_answer, "\"revoked\""));
+	/* Taken back after it was refused: the old one is good again, and the refusal is not shown for ever. */
+	take_back(h, "redis@a", 200);
+	serve(h, 300);
+	give_back(h, "redis@a", 200);
+	for (int i = 0; i < 20 && t->n_issued == before + 1; i++)
+		serve(h, 1000);
+	serve(h, 300);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_null(strstr(g_answer, "\"revoked\""));
+	assert_null(strstr(g_answer, "\"renewing\""));
 }
 
 static void test_nothing_by_this_name(void **state)
@@ -1362,6 +1391,7 @@ int main(void)
 		CA_TEST(test_versions_of_the_list, setup_authority),
 		CA_TEST(test_each_revocation_stands_for_itself, setup_authority),
 		CA_TEST(test_a_grant_comes_back, setup_authority),
+		CA_TEST(test_revoked_here, setup_authority),
 		CA_TEST(test_nothing_by_this_name, setup_authority),
 		CA_TEST(test_serials_and_names, setup_authority),
 		CA_TEST(test_a_host_that_asks_without_end, setup_authority),
