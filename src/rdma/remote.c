@@ -519,6 +519,11 @@ struct remote_domain *remote_conn_domain(const struct remote_conn *c)
 	return c->domain;
 }
 
+struct remote *remote_conn_remote(const struct remote_conn *c)
+{
+	return remote_of(c);
+}
+
 void remote_conn_set_user(struct remote_conn *c, void *user)
 {
 	c->user = user;

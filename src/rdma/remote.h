@@ -182,6 +182,7 @@ MUST_CHECK int remote_connect(struct remote_conn **ret, struct remote_domain *d,
 void remote_close(struct remote_conn *c);
 
 struct remote_domain *remote_conn_domain(const struct remote_conn *c);
+struct remote *remote_conn_remote(const struct remote_conn *c);
 /* A pointer of the caller's, NULL at first. */
 void remote_conn_set_user(struct remote_conn *c, void *user);
 void *remote_conn_user(const struct remote_conn *c);
