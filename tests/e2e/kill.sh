@@ -1,10 +1,10 @@
 #!/bin/bash
 # SIGKILL in a loop, under load, for each kind of process: what lives on is what docs/design/roles.md says, and nothing leaks.
-# 20 rounds each; SOAK=1: 200. KINDS="client server daemon": only those.
+# 10 rounds each; SOAK=1: 200. KINDS="client server daemon": only those.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 e2e_start
-ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 200 || echo 20)}
+ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 200 || echo 10)}
 
 host_up <<'CONF'
 workload server { services = [ echo ] }
