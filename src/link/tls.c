@@ -82,6 +82,10 @@ enum session_reason tls_judge(const struct tls *t, const struct pki_identity *wh
 		snprintf(why, size, "%s, serial %s, is on the list of what is revoked (%s)", who->spiffe_id, who->serial, line);
 		return SESSION_REVOKED;
 	}
+	if (who->has_anchor && !is_anchor(t, who->anchor)) {
+		snprintf(why, size, "the root that the certificate of %s ends at was taken out", who->spiffe_id);
+		return SESSION_UNTRUSTED;
+	}
 	return SESSION_OK;
 }
 
