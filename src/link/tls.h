@@ -67,7 +67,7 @@ bool tls_can_serve(const struct tls *t);
  * tls_set_tickets() - what this host's linkers make session tickets from, and open them with: the first @n_secrets of @secrets, the newest first. Until it
  * is called: random ones, so that nobody else opens them.
  */
-void tls_set_tickets(struct tls *t, const uint8_t secrets[TLS_TICKET_SECRETS][TLS_TICKET_SECRET_SIZE], unsigned n_secrets);
+void tls_set_tickets(struct tls *t, const uint8_t (*secrets)[TLS_TICKET_SECRET_SIZE], unsigned n_secrets);
 
 /*
  * tls_judge() - time, the list of what is revoked and the roots, for an identity whose certificate was verified before.

@@ -66,10 +66,10 @@ void tls_tickets_derive(struct tls *t)
 		t->n_ticket_keys = 0; /* each session is then a whole handshake */
 }
 
-void tls_set_tickets(struct tls *t, const uint8_t secrets[TLS_TICKET_SECRETS][TLS_TICKET_SECRET_SIZE], unsigned n_secrets)
+void tls_set_tickets(struct tls *t, const uint8_t (*secrets)[TLS_TICKET_SECRET_SIZE], unsigned n_secrets)
 {
-	memcpy(t->ticket_secrets, secrets, sizeof(t->ticket_secrets));
 	t->n_ticket_keys = n_secrets < TLS_TICKET_SECRETS ? n_secrets : TLS_TICKET_SECRETS;
+	memcpy(t->ticket_secrets, secrets, t->n_ticket_keys * sizeof(t->ticket_secrets[0]));
 	tls_tickets_derive(t);
 }
 
