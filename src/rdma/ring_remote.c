@@ -251,6 +251,7 @@ static size_t batch_ops(const struct ring_remote *g, struct remote_op ops[2 * PI
 static int batch_send(struct ring_remote *g)
 {
 	struct remote_op ops[2 * PIECES_MAX];
+	enum ring_waiter how;
 	size_t n;
 	int r;
 
@@ -258,7 +259,8 @@ static int batch_send(struct ring_remote *g)
 		return 0;
 	if (!g->polls && g->ends_next - g->ends_first == LIMIT_RDMA_IMMS)
 		return RING_E_FULL;
-	(void)ring_tx_publish(&g->tx);
+	how = ring_tx_publish(&g->tx);
+	assert(how == RING_AWAKE); /* nobody sleeps by words of a region here */
 	n = batch_ops(g, ops);
 	tell_with(g, &ops[n - 1], (uint32_t)g->tx.index & ~IMM_ROOM);
 	r = remote_post(g->conn, ops, n);
@@ -373,6 +375,7 @@ static int next_record(struct ring_remote *g, struct ring_record *ret)
 int ring_remote_receive(struct ring_remote *g, void *plain, uint32_t cap, struct ring_remote_record *ret)
 {
 	struct ring_record record;
+	enum ring_waiter how;
 	uint64_t at;
 	int r;
 
@@ -390,7 +393,8 @@ int ring_remote_receive(struct ring_remote *g, void *plain, uint32_t cap, struct
 	if (r < 0)
 		return r;
 	g->unsettled_ns = 0;
-	(void)ring_rx_release(&g->rx);
+	how = ring_rx_release(&g->rx);
+	assert(how == RING_AWAKE);
 	*ret = (struct ring_remote_record){ record.size - SEAL_TAG_SIZE, record.flags, record.tag };
 	if (record.tag == RING_REMOTE_TAG_FIN) {
 		if (ret->size > 0 || ret->flags)

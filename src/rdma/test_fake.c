@@ -16,7 +16,8 @@ struct world {
 	struct remote_region *ga, *gb;
 	struct remote_export *export;
 	uint8_t here[SIZE], there[SIZE];
-	struct remote_done last; /* that a was told */
+	struct remote_done last; /* that a was told, up to the kind that is wanted */
+	enum remote_done_kind wanted;
 	unsigned n_imms;	 /* that b was told */
 };
 
@@ -26,7 +27,7 @@ static void look(struct world *w)
 {
 	struct remote_done d;
 
-	while (remote_poll(w->a, &d, 1) == 1)
+	while (w->last.kind != w->wanted && remote_poll(w->a, &d, 1) == 1)
 		w->last = d;
 	while (remote_poll(w->b, &d, 1) == 1)
 		w->n_imms += d.kind == REMOTE_DONE_IMM;
@@ -38,6 +39,7 @@ static bool told(struct world *w, enum remote_done_kind kind, unsigned ms)
 	uint64_t until = fake_net_now_ns(w->net) + ms * UINT64_C(1000000);
 
 	w->last = (struct remote_done){ .kind = (enum remote_done_kind)99 };
+	w->wanted = kind;
 	while (fake_net_now_ns(w->net) < until) {
 		look(w);
 		if (w->last.kind == kind)

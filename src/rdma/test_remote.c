@@ -240,6 +240,7 @@ static void test_inline_memory_is_free_at_once(void **state)
 	op = op_of(p, REMOTE_WRITE, 0, 0, remote_caps(p->a.r)->inline_max);
 	if (op.size == 0)
 		skip();
+	op.flags = 0;
 	memset(p->a.memory, 7, op.size);
 	assert_int_equal(remote_post(p->a.conn, &op, 1), 0);
 	memset(p->a.memory, 8, op.size);

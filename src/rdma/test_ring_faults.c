@@ -80,6 +80,7 @@ static void sea_step(struct sea *s)
 static void send_some(struct sea *s, struct ring_end *e, uint64_t n)
 {
 	uint8_t plain[4096];
+	int r;
 
 	for (uint64_t i = 0; i < n; i++) {
 		uint32_t size = pattern_size(e->n_sent, ring_remote_record_max(e->ring));
@@ -89,7 +90,8 @@ static void send_some(struct sea *s, struct ring_end *e, uint64_t n)
 			break;
 		e->n_sent++;
 	}
-	(void)ring_remote_flush(e->ring);
+	r = ring_remote_flush(e->ring);
+	assert_true(r == 0 || r == RING_E_FULL || r == -ENOTCONN || r == -EPROTO);
 }
 
 /* @n records each way at random moments; every one of them has to come. */
