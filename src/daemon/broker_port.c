@@ -839,5 +839,6 @@ void port_on_porter_lost(struct broker *b)
 	HASH_ITER(hh, g_port.listeners, li, tmp)
 		listener_end(b, li, "the porter is gone");
 	shm_on_porter_lost(b);
+	lend_on_porter_lost(b);
 	lane_stats_of_porter_end(b);
 }

@@ -351,18 +351,46 @@ static void await_answer(struct porter *p, struct porter_slot *s)
 
 /* Open lanes. */
 
+/* A linker may say so when the far host has cut the lane. In our words, since its own may be that host's. */
+static void cut_from_afar(struct porter *p, struct porter_slot *s)
+{
+	porter_say(s->leashes[s->lent_side == PORTER_CLIENT ? PORTER_SERVER : PORTER_CLIENT], CTL_CUT, -ECANCELED,
+		   "the other host has cut the lane: an intention went there, or an identity ended");
+	porter_lane_end(p, s, LANE_END_CUT, -ECANCELED, NULL);
+}
+
+/* Return: as porter_peer_left(); 2: a linker said CTL_CUT. */
+static int hear_leash(struct porter_slot *s, enum porter_side side)
+{
+	int fds[CONTROL_FDS], r;
+	struct control_msg m;
+
+	if (!is_linker(s, side))
+		return porter_peer_left(s->leashes[side]);
+	r = control_recv(s->leashes[side], &m, fds);
+	for (size_t i = 0; r == 1 && i < CONTROL_FDS; i++)
+		fd_cleanup(&fds[i]);
+	if (r == 1)
+		return m.type == CTL_CUT ? 2 : -EPROTO;
+	return r == -EAGAIN || r == -EINTR ? 0 : r == 0 || r == -ECONNRESET ? 1 : -EPROTO;
+}
+
 static void lane_given_up(struct porter *p, struct porter_slot *s, enum porter_side side)
 {
-	int r = porter_peer_left(s->leashes[side]);
+	int r = hear_leash(s, side);
 
 	if (r == 0)
 		return;
+	if (r == 2) {
+		cut_from_afar(p, s);
+		return;
+	}
 	if (r == 1) {
 		porter_lane_end(p, s, LANE_END_EOF, 0, NULL);
 		return;
 	}
 	if (is_linker(s, side))
-		porter_lend_fault(p, "it says something on a lane's leash");
+		porter_lend_fault(p, "it says something else than CTL_CUT on a lane's leash");
 	else
 		porter_fault(p, side == PORTER_CLIENT ? s->lid : server_lid(p, s), PORTER_FAULT_MESSAGE, "it says something on a lane's leash");
 	porter_lane_end(p, s, side == PORTER_CLIENT ? LANE_END_CLIENT : LANE_END_SERVER, -EPROTO, NULL);

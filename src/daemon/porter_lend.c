@@ -10,6 +10,8 @@
  *   LEND_CLIENT   a slot of its own, LENT: the linker's first message must be a CTL_CONNECT with a region, which is checked like any
  *                 client's; then it waits for its turn at the listener (QUEUED). What is named in the message nobody reads.
  *
+ * On its leash of an open lane a linker may say CTL_CUT, when the far host has cut it: the library is told so, in words of ours.
+ *
  * Leashes of such lanes are not kept (no PB_KEEP): a linker does not outlive its daemon, and a lane not its linker.
  *
  * Trust: a linker reads the network; what it says is as hostile as a container's. No word of it reaches a library. What it does that ours

@@ -61,6 +61,11 @@ struct host {
 	unsigned n_offers, n_listening, n_porter_refuse, n_porter_cut, n_adopts;
 	struct role_offer last_offer;
 	struct role_refuse last_no, last_porter_cut;
+	unsigned n_lends;
+	struct role_lend last_lend; /* with a cid: what was asked for; `renamed`: without, who the server is now */
+	struct control_identity renamed;
+	bool hold_lends; /* else PB_LENT at once */
+	int lent;	 /* our end of the last one, owned; -1 */
 	uint32_t last_listening;
 	struct role_stats porter_stats; /* lane_id 0: none; what BP_STATS is answered with */
 };
@@ -85,6 +90,7 @@ void tell(struct chan *c, const struct role_msg *m, int fd);
 void send_config(struct host *h, const char *text);
 void server_state(struct host *h, uint32_t sid, bool up);
 void answer_connect(struct host *h, uint32_t seq);
+void answer_lend(struct host *h);
 void answer_enrol(struct host *h, const struct role_msg *m);
 void answer_resolve(struct host *h, uint32_t seq);
 

@@ -309,6 +309,30 @@ static void tell_stats(struct host *h, uint32_t seq)
 	tell(&h->porter, &m, -1);
 }
 
+void answer_lend(struct host *h)
+{
+	struct role_msg m = { .type = PB_LENT, .u.lane_ref.lane_id = h->last_lend.lane_id };
+	int pair[2];
+
+	fd_cleanup(&h->lent);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	h->lent = pair[0];
+	tell(&h->porter, &m, pair[1]);
+	close(pair[1]);
+}
+
+static void play_lend(struct host *h, const struct role_lend *m)
+{
+	if (m->cid == ROLE_NO_ID) {
+		h->renamed = m->server;
+		return;
+	}
+	h->n_lends++;
+	h->last_lend = *m;
+	if (!h->hold_lends)
+		answer_lend(h);
+}
+
 static void play_porter(struct host *h, const struct role_msg *m, int fd)
 {
 	if (m->type == BP_LISTEN || m->type == BP_UNLISTEN) {
@@ -321,6 +345,8 @@ static void play_porter(struct host *h, const struct role_msg *m, int fd)
 	} else if (m->type == BP_OFFER) {
 		h->n_offers++;
 		h->last_offer = m->u.offer;
+	} else if (m->type == BP_LEND) {
+		play_lend(h, &m->u.lend);
 	} else if (m->type == BP_LISTENING) {
 		h->n_listening++;
 		h->last_listening = m->u.id.id;
@@ -471,7 +497,7 @@ int setup(void **state)
 	assert_int_equal(chown(h->state_dir, 65534, 65534), 0);
 	snprintf(h->admin_path, sizeof(h->admin_path), "%s/admin.sock", h->state_dir);
 	h->server_up = true;
-	h->admin = h->client = -1;
+	h->admin = h->client = h->lent = -1;
 	*state = h;
 	host_start(h);
 	send_config(h, g_test_config);
@@ -500,6 +526,7 @@ int teardown(void **state)
 	host_stop(h);
 	fd_cleanup(&h->admin);
 	fd_cleanup(&h->client);
+	fd_cleanup(&h->lent);
 	for (size_t i = 0; i < N_KEPT; i++)
 		if (h->kept[i].name[0])
 			close(h->kept[i].fd);

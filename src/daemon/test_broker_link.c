@@ -811,6 +811,445 @@ static void test_many_come_in(void **state)
 	assert_int_equal(n_go, 200 - 63); /* those that the warden never answered are still asked */
 }
 
+/* ------------------------------------------------------------------ lanes of the library */
+
+enum { WEB = 11, NOKEY = 12, CACHE = 13 };
+
+static void lib_ask(struct host *h, const char *workload, uint32_t cid, struct role_ask q, const char *service)
+{
+	struct role_msg m = { .type = PB_ASK, .u.ask = q };
+	unsigned cgroup = strcmp(workload, "web") == 0 ? WEB : strcmp(workload, "cache") == 0 ? CACHE : NOKEY;
+
+	h->resolve_wid = wid_of(h, workload);
+	m.u.ask.accept = (struct role_accept){ .cid = cid, .lid = h->control_lid[h->resolve_wid], .pid = cid, .cgroup_id = cgroup };
+	m.u.ask.cap_log2 = q.listens ? 0 : 18;
+	strcpy(m.u.ask.service, service);
+	tell(&h->porter, &m, -1);
+	serve(h, 100);
+}
+
+static void lib_connect(struct host *h, const char *workload, uint32_t cid)
+{
+	lib_ask(h, workload, cid, (struct role_ask){ .kind = CONTROL_MESSAGES }, "far");
+}
+
+static void lib_listen(struct host *h, uint32_t cid, uint32_t kind)
+{
+	lib_ask(h, "cache", cid, (struct role_ask){ .listens = 1, .kind = kind }, "redis");
+	assert_int_equal(h->last_listening, cid);
+}
+
+static void porter_says(struct host *h, uint32_t type, uint64_t lane, uint32_t end)
+{
+	struct role_msg m = { .type = type };
+
+	if (type == PB_CLOSED)
+		m.u.stats = (struct role_stats){ .lane_id = lane, .end = end };
+	else
+		m.u.lane_ref.lane_id = lane;
+	tell(&h->porter, &m, -1);
+	serve(h, 60);
+}
+
+static void lib_no(const struct host *h, uint64_t lane, int error, const char *why)
+{
+	assert_int_equal(h->last_porter_cut.lane_id, lane);
+	assert_int_equal(h->last_porter_cut.error, error);
+	if (!strstr(h->last_porter_cut.why, why))
+		fail_msg("\"%s\" is not in \"%s\"", why, h->last_porter_cut.why);
+}
+
+static void lib_refused(const struct host *h, uint32_t cid, int error, const char *why)
+{
+	assert_int_equal(h->last_no.cid, cid);
+	assert_int_equal(h->last_no.error, error);
+	if (!strstr(h->last_no.why, why))
+		fail_msg("\"%s\" is not in \"%s\"", why, h->last_no.why);
+}
+
+/* A library's lane to b that both of its ends have. Return: the linker's number of it; the porter's is last_lend.lane_id. */
+static uint64_t lib_open(struct host *h, uint32_t cid)
+{
+	uint64_t lane;
+
+	lib_connect(h, "web", cid);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	opened(h, lane);
+	porter_says(h, PB_OPEN, h->last_lend.lane_id, 0);
+	return lane;
+}
+
+static void test_library_goes_out(void **state)
+{
+	struct host *h = *state;
+	const struct role_msg *m;
+	uint64_t lane;
+
+	has(h, "b", "default/far up 0 messages\n");
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_told("\"library\"", "\"path\":\"link\"");
+	lib_connect(h, "web", 1);
+	assert_int_equal(h->n_lends, 1);
+	assert_int_equal(h->last_lend.end, LEND_SERVER);
+	assert_int_equal(h->last_lend.cid, 1);
+	assert_int_equal(h->last_lend.kind, CONTROL_MESSAGES);
+	assert_string_equal(h->last_lend.path, "link");
+	assert_string_equal(h->last_lend.client.service, "default/web");
+	assert_string_equal(h->last_lend.client.workload, "web");
+	assert_string_equal(h->last_lend.server.spiffe_id, TD "/ns/default/svc/far");
+	assert_string_equal(h->last_lend.server.workload, "");
+	m = want_told(h, BL_CARRY);
+	assert_int_equal(m->u.carry.kind, LINK_MESSAGES);
+	assert_int_equal(m->u.carry.hid, hid_of(h, "b"));
+	assert_string_equal(h->renamed.host, "b"); /* told before it can be open */
+	lane = m->u.carry.lane_id;
+	/* Both have to say so, in whichever order. */
+	opened(h, lane);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b"));
+	porter_says(h, PB_OPEN, h->last_lend.lane_id, 0);
+	linker(h)->lane = (struct role_stats){ .lane_id = lane, .bytes_up = 77 };
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_then("\"path\":\"link:b\"", "\"bytes_up\":77");
+	assert_then("\"path\":\"link:b\"", "\"kind\":\"messages\"");
+	assert_null(strstr(strstr(g_answer, "link:b") + 1, "link:b")); /* one row */
+	event(h, "\"lane.allow\"", "\"kind\":\"messages\"");
+	assert_told("\"lane.allow\"", "\"path\":\"link:b\"");
+	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
+	assert_then("\"lanes_open\":1", "\"allowed\":1");
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_EOF); /* the library closed it: the linker has still to say what went */
+	closed(h, lane, LANE_END_EOF);
+	event(h, "\"lane.close\"", "\"bytes_up\":123");
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b"));
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_EOF); /* twice, and of one that never was */
+	porter_says(h, PB_LENT, 4711, 0);
+	lib_connect(h, "web", 2);
+	porter_says(h, PB_OPEN, h->last_lend.lane_id, 0);
+	opened(h, want_told(h, BL_CARRY)->u.carry.lane_id);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_non_null(strstr(g_answer, "link:b"));
+	assert_int_equal(h->n_porter_cut, 0);
+}
+
+static void test_library_kinds(void **state)
+{
+	struct host *h = *state;
+	char text[2048];
+
+	has(h, "b", "default/far up 0 messages\n");
+	client(h, "web", 1); /* the socket file: nobody has that up */
+	assert_int_equal(h->n_hands, 0);
+	lib_ask(h, "web", 2, (struct role_ask){ .kind = CONTROL_STREAM }, "far");
+	lib_refused(h, 2, -EPROTOTYPE, "on another host takes messages, not streams");
+	lib_ask(h, "web", 3, (struct role_ask){ .kind = CONTROL_FANOUT }, "far");
+	lib_refused(h, 3, -EOPNOTSUPP, "stays on one host");
+	has(h, "c", "default/far up 0 streams\n");
+	lib_ask(h, "web", 4, (struct role_ask){ .kind = CONTROL_STREAM }, "far");
+	assert_int_equal(want_told(h, BL_CARRY)->u.carry.hid, hid_of(h, "c"));
+	assert_int_equal(h->last_lend.kind, CONTROL_STREAM);
+	lib_ask(h, "web", 5, (struct role_ask){ .kind = CONTROL_MESSAGES }, "nothing");
+	lib_refused(h, 5, -EACCES, "no intention allows");
+	/* Who listens here is nearer, also for another kind. */
+	snprintf(text, sizeof(text), "%s workload near { services = [far] } service far {}\n", g_links);
+	send_config(h, text);
+	serve(h, 200);
+	enrol(h, "near", 14);
+	lib_connect(h, "web", 6);
+	assert_int_equal(want_told(h, BL_CARRY)->u.carry.hid, hid_of(h, "b"));
+	h->resolve_wid = wid_of(h, "near");
+	struct role_msg m = { .type = PB_ASK, .u.ask = { .listens = 1, .kind = CONTROL_MESSAGES } };
+	m.u.ask.accept = (struct role_accept){ .cid = 7, .lid = h->control_lid[h->resolve_wid], .cgroup_id = 14 };
+	strcpy(m.u.ask.service, "far");
+	tell(&h->porter, &m, -1);
+	serve(h, 100);
+	lib_connect(h, "web", 8);
+	assert_int_equal(h->n_offers, 1);
+	assert_null(next_told(h, BL_CARRY));
+	lib_ask(h, "web", 9, (struct role_ask){ .kind = CONTROL_STREAM }, "far");
+	lib_refused(h, 9, -EPROTOTYPE, "takes messages, not streams");
+}
+
+static void test_library_refused(void **state)
+{
+	struct host *h = *state;
+	uint64_t lent, lane;
+
+	has(h, "b", "default/far up 0 messages\n");
+	has(h, "c", "default/far up 0 messages\n");
+	lib_connect(h, "web", 1);
+	lent = h->last_lend.lane_id;
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_UNKNOWN, true);
+	assert_int_equal(h->n_porter_cut, 0);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_DENIED, true);
+	lib_no(h, lent, -EACCES, "host ");
+	event(h, "\"lane.deny\"", "\"code\":\"denied\"");
+	assert_told("\"lane.deny\"", "\"tried\":2");
+	/* One whose server may be up again; not for longer than connect_wait. */
+	lib_connect(h, "web", 2);
+	for (int i = 0; i < 20 && h->n_porter_cut == 1; i++) {
+		const struct role_msg *m = next_told(h, BL_CARRY);
+
+		if (m)
+			failed(h, m->u.carry.lane_id, LINK_DOWN, true);
+		serve(h, 50);
+	}
+	lib_no(h, h->last_lend.lane_id, -ECONNREFUSED, "down");
+	/* The linker died, or could not give it back. */
+	lib_connect(h, "web", 3);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_FAILED, false);
+	lib_no(h, h->last_lend.lane_id, -EHOSTUNREACH, "failed");
+	/* Nobody says anything: before a library gives up by itself. */
+	announces(h, "c", "");
+	lib_connect(h, "web", 4);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	serve(h, 4200);
+	lib_no(h, h->last_lend.lane_id, -EHOSTUNREACH, "host b has not answered");
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+	failed(h, lane, LINK_CUT, false);
+	assert_int_equal(h->n_porter_cut, 4);
+	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
+	assert_then("\"name\":\"web\"", "\"lanes_open\":0");
+}
+
+static void test_library_leaves(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	assert_int_equal(http(h, "POST", "/v1/intentions",
+			      "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"allow\",\"strict\":true,\"limits\":{\"open_lanes\":1,\"bytes_per_s\":1000}}"), 200);
+	has(h, "b", "default/far up 0 messages\n");
+	lib_connect(h, "web", 1);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	lib_connect(h, "web", 2);
+	lib_refused(h, 2, -EDQUOT, "open_lanes");
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_CLIENT);
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+	failed(h, lane, LINK_CUT, false);
+	event(h, "\"lane.fail\"", "the client left");
+	/* Before the porter had lent anything. */
+	h->hold_lends = true;
+	lib_connect(h, "web", 3);
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_CLIENT);
+	h->hold_lends = false;
+	/* The quota was given back both times; and a link counts bytes. */
+	lib_connect(h, "web", 4);
+	assert_int_equal(want_told(h, BL_CARRY)->u.carry.bytes_per_s, 1000);
+	assert_int_equal(h->n_porter_cut, 0);
+}
+
+static void test_library_waits(void **state)
+{
+	struct host *h = *state;
+
+	lib_connect(h, "web", 1); /* no host has been reached yet */
+	assert_int_equal(h->n_porter_refuse + h->n_lends, 0);
+	has(h, "b", "default/far down 0\n");
+	assert_int_equal(h->n_porter_refuse + h->n_lends, 0);
+	announces(h, "b", "default/far up 0 messages\n");
+	assert_int_equal(h->n_lends, 1);
+	want_told(h, BL_CARRY);
+	lib_connect(h, "nokey", 2);
+	serve(h, 800);
+	lib_refused(h, 2, -ECONNREFUSED, "default/nokey has no certificate");
+	announces(h, "b", "default/far up 0\n"); /* the socket file alone */
+	lib_connect(h, "web", 3);
+	serve(h, 800);
+	lib_refused(h, 3, -ECONNREFUSED, "is not reached");
+	struct role_msg gone = { .type = PB_GONE, .u.id.id = 4 };
+	lib_connect(h, "web", 4);
+	tell(&h->porter, &gone, -1);
+	announces(h, "b", "default/far up 0 messages\n");
+	assert_int_equal(h->n_lends, 1);
+	has(h, "c", "");
+	announces(h, "b", "");
+	lib_connect(h, "web", 5); /* all have told, and none has it */
+	lib_refused(h, 5, -ENOENT, "nor on another one that is known");
+}
+
+static void test_library_cut(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	has(h, "b", "default/far up 0 messages\n");
+	lane = lib_open(h, 1);
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"deny\"}"), 200);
+	lib_no(h, h->last_lend.lane_id, -ECANCELED, "no longer allowed (runtime");
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane); /* also if the porter does not answer */
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_CUT);
+	closed(h, lane, LANE_END_CUT);
+	event(h, "\"lane.cut\"", "\"path\":\"link:b\"");
+	assert_int_equal(http(h, "DELETE", "/v1/intentions?source=web&destination=far", ""), 200);
+	/* While no host has taken it, and while it has not been lent. */
+	lib_connect(h, "web", 2);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	h->hold_lends = true;
+	lib_connect(h, "web", 3);
+	assert_int_equal(http(h, "DELETE", "/v1/workloads/web", ""), 200);
+	assert_int_equal(h->n_porter_cut, 3);
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+	failed(h, lane, LINK_CUT, false);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b"));
+}
+
+static void test_library_and_the_dead(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	has(h, "b", "default/far up 0 messages\n");
+	lane = lib_open(h, 1);
+	lib_connect(h, "web", 2);
+	/* The porter: the open lane goes on, and can be cut at the linker; the other one's client has gone. */
+	start_porter(h);
+	serve(h, 150);
+	assert_int_not_equal(want_told(h, BL_CARRY)->u.carry.lane_id, lane);
+	assert_int_not_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_non_null(strstr(g_answer, "link:b"));
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"web\",\"destination\":\"far\",\"action\":\"deny\"}"), 200);
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+	assert_int_equal(http(h, "DELETE", "/v1/intentions?source=web&destination=far", ""), 200);
+	/* The linker, with all that it had. */
+	lib_open(h, 3);
+	lib_connect(h, "web", 4);
+	chan_close(&h->linker);
+	h->linker.fd = -1;
+	serve(h, 200);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b"));
+	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
+	assert_then("\"name\":\"web\"", "\"lanes_open\":0");
+	h->n_porter_cut = 0;
+	serve(h, 2200);
+	assert_int_equal(h->n_porter_cut, 2); /* should the linker's ends be held by somebody */
+}
+
+static void lib_comes(struct host *h, uint32_t number, uint32_t kind)
+{
+	struct role_msg m = { .type = LB_ASK, .u.link_ask = { .ask = number, .kind = kind, .link_id = UINT64_C(0x5f3a9c0100000013) } };
+
+	strcpy(m.u.link_ask.source, STRANGER);
+	strcpy(m.u.link_ask.destination, "default/redis");
+	strcpy(m.u.link_ask.peer, "10.0.0.2:40123");
+	say(h, &m, -1);
+}
+
+static void test_library_comes_in(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	enrol(h, "cache", CACHE);
+	lib_comes(h, 1, LINK_MESSAGES);
+	assert_no(h, 1, LINK_UNKNOWN); /* its socket listens, no program with the library */
+	lib_listen(h, 5, CONTROL_MESSAGES);
+	serve(h, 100);
+	assert_non_null(strstr(linker(h)->offers, "default/redis up 0 socket,messages\n"));
+	lib_comes(h, 2, LINK_STREAM);
+	assert_no(h, 2, LINK_UNKNOWN);
+	lib_comes(h, 3, LINK_MESSAGES);
+	assert_int_equal(h->last_lend.end, LEND_CLIENT);
+	assert_int_equal(h->last_lend.cid, 5);
+	assert_int_equal(h->last_lend.kind, CONTROL_MESSAGES);
+	assert_string_equal(h->last_lend.client.service, "default/stranger");
+	assert_string_equal(h->last_lend.client.spiffe_id, STRANGER);
+	assert_string_equal(h->last_lend.client.host, "b");
+	assert_string_equal(h->last_lend.client.workload, "");
+	assert_string_equal(h->last_lend.server.workload, "cache");
+	assert_int_equal(h->n_connects, 0);
+	lane = want_told(h, BL_GO)->u.link_go.lane_id;
+	assert_int_equal(lane, h->last_lend.lane_id);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b")); /* the listener has not taken it yet */
+	porter_says(h, PB_OPEN, lane, 0);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_then("\"path\":\"link:b\"", "\"kind\":\"messages\"");
+	assert_then("\"path\":\"link:b\"", "\"workload\":\"cache\"");
+	event(h, "\"lane.allow\"", "\"source_id\":\"" STRANGER "\"");
+	assert_told("\"lane.allow\"", "\"kind\":\"messages\"");
+	assert_told("\"lane.allow\"", "\"workload\":\"cache\"");
+	/* A cut tells the server's library why. */
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"stranger\",\"destination\":\"redis\",\"action\":\"deny\"}"), 200);
+	lib_no(h, lane, -ECANCELED, "no longer allowed");
+	porter_says(h, PB_CLOSED, lane, LANE_END_CUT);
+	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
+	closed(h, lane, LANE_END_CUT);
+	lib_comes(h, 4, LINK_MESSAGES);
+	assert_no(h, 4, LINK_DENIED);
+	assert_int_equal(http(h, "DELETE", "/v1/intentions?source=stranger&destination=redis", ""), 200);
+	/* With its server's container it ends. */
+	lib_comes(h, 5, LINK_MESSAGES);
+	lane = want_told(h, BL_GO)->u.link_go.lane_id;
+	porter_says(h, PB_OPEN, lane, 0);
+	assert_int_equal(http(h, "DELETE", "/v1/workloads/cache", ""), 200);
+	lib_no(h, lane, -ECANCELED, "unenrolled");
+	want_told(h, BL_CUT);
+}
+
+static void test_library_not_taken(void **state)
+{
+	struct host *h = *state;
+	struct role_msg gone = { .type = LB_GONE, .u.id.id = 2 }, left = { .type = PB_GONE, .u.id.id = 5 };
+	uint64_t lane;
+
+	assert_int_equal(http(h, "POST", "/v1/intentions",
+			      "{\"source\":\"stranger\",\"destination\":\"redis\",\"action\":\"allow\",\"limits\":{\"open_lanes\":1}}"), 200);
+	enrol(h, "cache", CACHE);
+	server_state(h, sid_of(h, "redis.sock"), false);
+	/* Waited for, as for a server. */
+	lib_comes(h, 1, LINK_MESSAGES);
+	assert_int_equal(h->n_lends, 0);
+	h->hold_lends = true;
+	lib_listen(h, 5, CONTROL_MESSAGES);
+	assert_int_equal(h->n_lends, 1);
+	lane = h->last_lend.lane_id;
+	answer_lend(h);
+	serve(h, 60);
+	want_told(h, BL_GO);
+	closed(h, lane, LANE_END_SERVER); /* the listener did not take it */
+	event(h, "\"lane.fail\"", "before both sides had taken it");
+	porter_says(h, PB_CLOSED, lane, LANE_END_SERVER);
+	/* The other side leaves while the porter lends. */
+	lib_comes(h, 2, LINK_MESSAGES);
+	lane = h->last_lend.lane_id;
+	say(h, &gone, -1);
+	assert_int_equal(h->last_porter_cut.lane_id, lane);
+	answer_lend(h);
+	serve(h, 60);
+	assert_null(next_told(h, BL_GO));
+	/* The policy changes meanwhile. */
+	lib_comes(h, 3, LINK_MESSAGES);
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"stranger\",\"destination\":\"redis\",\"action\":\"deny\"}"), 200);
+	answer_lend(h);
+	serve(h, 60);
+	assert_no(h, 3, LINK_DENIED);
+	assert_int_equal(http(h, "DELETE", "/v1/intentions?source=stranger&destination=redis", ""), 200);
+	/* The listener does; and nobody comes after it. */
+	lib_comes(h, 4, LINK_MESSAGES);
+	tell(&h->porter, &left, -1);
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_SERVER);
+	serve(h, 700);
+	assert_no(h, 4, LINK_DOWN);
+	/* Drained. */
+	lib_listen(h, 6, CONTROL_MESSAGES);
+	assert_int_equal(http(h, "POST", "/v1/workloads/cache/drain", "{\"on\":true}"), 200);
+	assert_non_null(strstr(linker(h)->offers, "default/redis down 0\n"));
+	lib_comes(h, 5, LINK_MESSAGES);
+	assert_no(h, 5, LINK_DRAINING);
+	assert_int_equal(http(h, "POST", "/v1/workloads/cache/drain", "{\"on\":false}"), 200);
+	/* A socket file's lane where only the library listens. */
+	ask(h, 6, STRANGER, "default/redis");
+	assert_no(h, 6, LINK_UNKNOWN);
+	/* The porter has no descriptors left. */
+	lib_comes(h, 7, LINK_MESSAGES);
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_NOMEM);
+	assert_no(h, 7, LINK_FAILED);
+}
+
 /* ------------------------------------------------------------------ sessions */
 
 static void test_sessions(void **state)
@@ -1042,6 +1481,8 @@ int main(void)
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_not_let_in), TEST(test_server_not_up),
 		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained),
 		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
+		TEST(test_library_goes_out), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),
+		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken),
 	};
 
 	if (geteuid() != 0) {

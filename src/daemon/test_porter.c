@@ -1221,6 +1221,353 @@ static void test_unlisten(void **state)
 	bed_stop(&b);
 }
 
+/* ------------------------------------------------------------------ with a linker at one end */
+
+static void tell_lend(struct bed *b, const struct lane *l, enum lend end, uint32_t cid, uint32_t kind)
+{
+	struct role_msg m = { .type = BP_LEND, .u.lend = { .lane_id = l->id, .end = end, .cid = cid, .kind = kind, .path = "link" } };
+
+	strcpy(m.u.lend.client.service, "default/web");
+	strcpy(m.u.lend.client.workload, end == LEND_SERVER ? "web" : "");
+	strcpy(m.u.lend.server.service, "default/redis");
+	strcpy(m.u.lend.server.spiffe_id, "spiffe://td/ns/default/svc/redis");
+	strcpy(m.u.lend.server.host, end == LEND_SERVER ? "b" : "a");
+	tell(b, &m, -1);
+}
+
+static int hear_lent(struct bed *b, const struct lane *l)
+{
+	int fd = -1;
+
+	assert_int_equal(hear_fd(b, PB_LENT, &fd).u.lane_ref.lane_id, l->id);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* A client that was allowed, and the linker's end for it: its offer lies in there. */
+static struct lane lane_lent(struct bed *b, int *ret_lent)
+{
+	struct lane l = lane_init(b);
+
+	client_asks(b, &l);
+	tell_lend(b, &l, LEND_SERVER, l.cid, CONTROL_MESSAGES);
+	*ret_lent = hear_lent(b, &l);
+	return l;
+}
+
+static void linker_gets_offer(struct lane *l, int lent)
+{
+	int fds[CONTROL_FDS];
+	struct control_msg m = get(lent, CTL_OFFER, fds);
+
+	assert_int_equal(m.u.lane.lane_id, l->id);
+	assert_int_equal(m.u.lane.cap_log2, CAP_LOG2);
+	assert_int_equal(m.u.lane.kind, CONTROL_MESSAGES);
+	assert_string_equal(m.u.lane.peer.service, "default/web");
+	assert_string_equal(m.u.lane.path, "link");
+	close(fds[0]);
+	l->bells[1] = fds[1];
+	l->leash = fds[2];
+}
+
+static struct control_lane client_gets_link(struct lane *l)
+{
+	int fds[CONTROL_FDS];
+	struct control_msg m = get(l->client, CTL_OPEN, fds);
+
+	assert_string_equal(m.u.lane.path, "link");
+	close(fds[0]);
+	l->bells[0] = fds[1];
+	return m.u.lane;
+}
+
+static void test_lent_server(void **state)
+{
+	struct bed b = bed_start();
+	int lent;
+	struct lane l = lane_lent(&b, &lent), other;
+	char byte = 'x';
+
+	hear_nothing(&b, 50);
+	/* Another host's now; said once more of a lane that is none (any more), nobody minds. */
+	struct role_msg m = { .type = BP_LEND, .u.lend = { .lane_id = l.id, .end = LEND_SERVER, .cid = ROLE_NO_ID } };
+	strcpy(m.u.lend.server.service, "default/redis");
+	strcpy(m.u.lend.server.host, "c");
+	tell(&b, &m, -1);
+	m.u.lend.lane_id = 4711;
+	tell(&b, &m, -1);
+	linker_gets_offer(&l, lent);
+	server_accepts(&l);
+	assert_string_equal(client_gets_link(&l).peer.host, "c");
+	assert_int_equal(hear(&b, PB_OPEN).u.lane_ref.lane_id, l.id);
+	hear_nothing(&b, 50); /* nothing is kept of it */
+	assert_int_equal(send(l.bells[0], &byte, 1, 0), 1);
+	assert_int_equal(recv(l.bells[1], &byte, 1, 0), 1);
+	sync_with(&b); /* the linker counts, not we */
+	m.u.lend.lane_id = l.id;
+	tell(&b, &m, -1); /* too late, and no harm */
+	close(take_fd(&l.client));
+	hear_closed(&b, l.id, LANE_END_EOF);
+	get_end(l.leash);
+	get_end(lent);
+	lane_close(&l);
+	close(lent);
+	/* The linker gives it up. */
+	other = lane_lent(&b, &lent);
+	linker_gets_offer(&other, lent);
+	server_accepts(&other);
+	client_gets_link(&other);
+	hear(&b, PB_OPEN);
+	close(take_fd(&other.leash));
+	hear_closed(&b, other.id, LANE_END_EOF);
+	get_end(other.client);
+	lane_close(&other);
+	close(lent);
+	bed_stop(&b);
+}
+
+/* Ends before it was open: the client's, the linker's, and the broker's with its reason. */
+static void test_lent_server_ends(void **state)
+{
+	struct bed b = bed_start();
+	struct role_msg cut = { .type = BP_CUT, .u.refuse = { .error = -EACCES, .why = "host b: denied" } };
+	struct pollfd p = { .events = 0 };
+	int lent;
+	struct lane l = lane_lent(&b, &lent);
+
+	close(take_fd(&l.client));
+	hear_closed(&b, l.id, LANE_END_CLIENT);
+	p.fd = lent;
+	assert_int_equal(poll(&p, 1, WAIT_MS), 1); /* although its offer was not read */
+	assert_true(p.revents & POLLHUP);
+	lane_close(&l);
+	close(lent);
+	l = lane_lent(&b, &lent);
+	close(lent); /* and with it the leash that nobody took */
+	get_error(l.client, -EHOSTUNREACH);
+	hear_closed(&b, l.id, LANE_END_SERVER);
+	lane_close(&l);
+	l = lane_lent(&b, &lent);
+	cut.u.refuse.lane_id = l.id;
+	tell(&b, &cut, -1);
+	get_error(l.client, -EACCES);
+	hear_closed(&b, l.id, LANE_END_CUT);
+	lane_close(&l);
+	close(lent);
+	/* Open: the library is told why. */
+	l = lane_lent(&b, &lent);
+	linker_gets_offer(&l, lent);
+	server_accepts(&l);
+	client_gets_link(&l);
+	hear(&b, PB_OPEN);
+	tell_cut(&b, l.id);
+	get_cut(l.client);
+	get_cut(l.leash);
+	hear_closed(&b, l.id, LANE_END_CUT);
+	lane_close(&l);
+	close(lent);
+	/* A client that is none any more. */
+	l = lane_init(&b);
+	tell_lend(&b, &l, LEND_SERVER, 4711, CONTROL_MESSAGES);
+	hear_closed(&b, l.id, LANE_END_CLIENT);
+	bed_stop(&b);
+}
+
+static int lend_client(struct bed *b, const struct lane *l)
+{
+	tell_lend(b, l, LEND_CLIENT, l->listener_cid, CONTROL_MESSAGES);
+	return hear_lent(b, l);
+}
+
+static void linker_connects(struct lane *l, int lent)
+{
+	struct control_msg m = connect_msg();
+	AUTO_FD fd = make_region(CAP_LOG2, &l->regions[0]);
+
+	m.u.ask.service[0] = m.u.ask.as[0] = '\0';
+	assert_int_equal(control_send(lent, &m, &fd), 0);
+}
+
+static void server_gets_link(struct lane *l)
+{
+	int fds[CONTROL_FDS];
+	struct control_msg m = get(l->listener, CTL_OFFER, fds);
+
+	assert_int_equal(m.u.lane.lane_id, l->id);
+	assert_int_equal(m.u.lane.flags, CONTROL_SPINS);
+	assert_string_equal(m.u.lane.peer.service, "default/web");
+	assert_string_equal(m.u.lane.path, "link");
+	close(fds[0]);
+	l->bells[1] = fds[1];
+	l->leash = fds[2];
+}
+
+static void test_lent_client(void **state)
+{
+	struct bed b = bed_start();
+	struct lane l = lane_init(&b);
+	int fds[CONTROL_FDS];
+
+	server_listens(&b, &l);
+	for (int round = 0; round < 4; round++) {
+		l.client = lend_client(&b, &l);
+		linker_connects(&l, l.client);
+		server_gets_link(&l);
+		if (round == 3) {
+			struct control_msg no = { .type = CTL_REJECT, .version = CONTROL_VERSION, .u.error.error = -ENOMEM };
+
+			assert_int_equal(control_send(l.leash, &no, NULL), 0);
+			get_error(l.client, -ENOMEM);
+			hear_closed(&b, l.id, LANE_END_SERVER);
+			break;
+		}
+		server_accepts(&l);
+		struct control_msg m = get(l.client, CTL_OPEN, fds);
+		assert_string_equal(m.u.lane.peer.spiffe_id, "spiffe://td/ns/default/svc/redis");
+		close(fds[0]);
+		l.bells[0] = fds[1];
+		assert_int_equal(hear(&b, PB_OPEN).u.lane_ref.lane_id, l.id);
+		if (round == 0) {
+			close(take_fd(&l.client));
+			get_end(l.leash);
+		} else if (round == 1) {
+			close(take_fd(&l.leash));
+			get_end(l.client);
+		} else {
+			tell_cut(&b, l.id);
+			get_cut(l.leash);
+			get_cut(l.client);
+		}
+		hear_closed(&b, l.id, round == 2 ? LANE_END_CUT : LANE_END_EOF);
+		fd_cleanup(&l.client);
+		fd_cleanup(&l.leash);
+		fd_cleanup(&l.bells[0]);
+		fd_cleanup(&l.bells[1]);
+		region_unmap(&l.regions[0]);
+		region_unmap(&l.regions[1]);
+		l.client = l.leash = l.bells[0] = l.bells[1] = -1;
+		l.id = b.next_lane++;
+	}
+	listener_goes(&b, &l);
+	bed_stop(&b);
+}
+
+/* Return: what a linker said with nothing good in it was refused, and the broker told. */
+static void expect_linker_refused(struct bed *b, struct lane *l, const struct control_msg *m, const int *fd)
+{
+	AUTO_FD lent = -1;
+
+	l->id = b->next_lane++;
+	lent = lend_client(b, l);
+	if (m)
+		assert_int_equal(control_send(lent, m, fd), 0);
+	else
+		send_raw(lent, "garbage", 7, NULL, 0);
+	get_error(lent, -EPROTO);
+	hear_closed(b, l->id, LANE_END_CLIENT);
+}
+
+static void test_hostile_linker(void **state)
+{
+	struct bed b = bed_start();
+	struct lane l = lane_init(&b);
+	struct control_msg m = connect_msg();
+
+	server_listens(&b, &l);
+	AUTO_FD good = make_region(CAP_LOG2, &l.regions[0]);
+	expect_linker_refused(&b, &l, NULL, NULL);
+	m.u.ask.kind = CONTROL_STREAM; /* it was lent for messages */
+	expect_linker_refused(&b, &l, &m, &good);
+	m = (struct control_msg){ .type = CTL_LISTEN, .version = CONTROL_VERSION };
+	expect_linker_refused(&b, &l, &m, NULL);
+	for (int i = 0; i < N_WRONG; i++) {
+		m = connect_msg();
+		AUTO_FD wrong = wrong_memory(i, &m.u.ask.cap_log2);
+		if (wrong >= 0)
+			expect_linker_refused(&b, &l, &m, &wrong);
+	}
+	/* It leaves without a word; it goes on talking. */
+	l.id = b.next_lane++;
+	close(lend_client(&b, &l));
+	hear_closed(&b, l.id, LANE_END_CLIENT);
+	l.id = b.next_lane++;
+	l.client = lend_client(&b, &l);
+	region_unmap(&l.regions[0]);
+	linker_connects(&l, l.client);
+	server_gets_link(&l);
+	send_raw(l.client, "more", 4, NULL, 0);
+	get_error(l.client, -EPROTO);
+	hear_closed(&b, l.id, LANE_END_CLIENT);
+	get_end(l.leash);
+	listener_goes(&b, &l);
+	/* And a listener that has just gone. */
+	l = lane_init(&b);
+	tell_lend(&b, &l, LEND_CLIENT, 4711, CONTROL_MESSAGES);
+	hear_closed(&b, l.id, LANE_END_SERVER);
+	bed_stop(&b);
+}
+
+/* As the server: an answer that is none, what it may say on an open lane's leash, and what it may not. */
+static void test_hostile_linker_serves(void **state)
+{
+	struct control_msg far = { .type = CTL_CUT, .version = CONTROL_VERSION, .u.error = { .error = -1, .why = "\033[2J" } };
+	struct bed b = bed_start();
+	int fd, fds[CONTROL_FDS];
+	struct lane lent;
+
+	lent = lane_lent(&b, &fd);
+	linker_gets_offer(&lent, fd);
+	send_raw(lent.leash, "garbage", 7, NULL, 0);
+	get_error(lent.client, -ECONNREFUSED);
+	hear_closed(&b, lent.id, LANE_END_SERVER);
+	lane_close(&lent);
+	close(fd);
+	lent = lane_lent(&b, &fd);
+	linker_gets_offer(&lent, fd);
+	server_accepts(&lent);
+	client_gets_link(&lent);
+	hear(&b, PB_OPEN);
+	assert_int_equal(control_send(lent.leash, &far, NULL), 0); /* the far host cut it: in our own words */
+	far = get(lent.client, CTL_CUT, fds);
+	assert_int_equal(far.u.error.error, -ECANCELED);
+	assert_non_null(strstr(far.u.error.why, "the other host has cut"));
+	hear_closed(&b, lent.id, LANE_END_CUT);
+	get_end(lent.client);
+	lane_close(&lent);
+	close(fd);
+	lent = lane_lent(&b, &fd);
+	linker_gets_offer(&lent, fd);
+	server_accepts(&lent);
+	client_gets_link(&lent);
+	hear(&b, PB_OPEN);
+	send_raw(fd, "nobody reads this", 17, NULL, 0);
+	send_raw(lent.leash, "garbage", 7, NULL, 0);
+	hear_closed(&b, lent.id, LANE_END_SERVER);
+	get_end(lent.client);
+	lane_close(&lent);
+	close(fd);
+	bed_stop(&b);
+}
+
+/* What was lent and waits goes with its listener. */
+static void test_lent_to_one_that_goes(void **state)
+{
+	struct bed b = bed_start();
+	struct lane l = lane_init(&b);
+
+	server_listens(&b, &l);
+	l.client = lend_client(&b, &l);
+	close(take_fd(&l.listener));
+	assert_int_equal(hear(&b, PB_GONE).u.id.id, l.listener_cid);
+	linker_connects(&l, l.client);
+	get_error(l.client, -ECONNREFUSED);
+	hear_closed(&b, l.id, LANE_END_SERVER);
+	lane_close(&l);
+	bed_stop(&b);
+}
+
+/* ------------------------------------------------------------------ a broker that is none of ours */
+
 static void expect_exit(struct bed *b, int status)
 {
 	int got = bed_wait(b);
@@ -1249,6 +1596,15 @@ static void test_broken_broker(void **state)
 	tell_offer(&b, &l); /* an id that is in use */
 	expect_exit(&b, 1);
 	lane_close(&l);
+
+	for (int i = 0; i < 3; i++) { /* a lane without a number, of a kind that stays on one host, of a number that is in use */
+		b = bed_start();
+		l = lane_open(&b);
+		l.id = i == 0 ? 0 : i == 1 ? 4711 : l.id;
+		tell_lend(&b, &l, LEND_CLIENT, l.listener_cid, i == 1 ? CONTROL_FANOUT : CONTROL_MESSAGES);
+		expect_exit(&b, 1);
+		lane_close(&l);
+	}
 
 	b = bed_start();
 	l = lane_open(&b);
@@ -1563,6 +1919,8 @@ int main(void)
 		cmocka_unit_test(test_crossing),	     cmocka_unit_test(test_killed_at_open),  cmocka_unit_test(test_lingering),
 		cmocka_unit_test(test_listener_does_not_read), cmocka_unit_test(test_silent), cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_few_descriptors), cmocka_unit_test(test_unlisten), cmocka_unit_test(test_broken_broker),
+		cmocka_unit_test(test_lent_server),  cmocka_unit_test(test_lent_server_ends), cmocka_unit_test(test_lent_client),
+		cmocka_unit_test(test_hostile_linker), cmocka_unit_test(test_hostile_linker_serves), cmocka_unit_test(test_lent_to_one_that_goes),
 		cmocka_unit_test(test_chaos),	     cmocka_unit_test(test_filter),	     cmocka_unit_test(test_nothing_is_left),
 	};
 

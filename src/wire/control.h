@@ -9,7 +9,8 @@
  *
  * The leash is what ties one end of a lane to the daemon for as long as it lives: for the client its connection, for the server the
  * socket that came with the offer. CTL_CUT on it ends the lane; its closing without that only says that the daemon is away, and
- * the lane goes on. Whoever closes its leash gives the lane up.
+ * the lane goes on. Whoever closes its leash gives the lane up. Nothing is said on it; a linker (wire/role.h, BP_LEND) may say CTL_CUT,
+ * which the daemon passes on, in its own words.
  *
  * Trust: the daemon treats all it reads as hostile until control_check() has returned 0, and regions until region_check() has.
  * The library treats the daemon as the one it must believe about who its peer is, yet checks what it reads the same way.
