@@ -424,13 +424,13 @@ static void names_of_other_hosts(void **state)
 {
 	static const char hosts[] = "host_name = a\nhost a { address = \"10.0.0.1:7443\" }\nhost b { address = \"10.0.0.2:7443\" ";
 	static const char *const slips[] = {
-		"a.conf:3: 'default/web's upstream 'default/rediss' is no service of this host: is it on another one, or misspelt? Did you mean 'redis'?",
+		"a.conf:4: 'default/web's upstream 'default/rediss' is no service of this host: is it on another one, or misspelt? Did you mean 'redis'?",
 		"b.conf:1: the intention's source 'default/frontemd' is no service of this host: is it on another one, or misspelt? Did you mean 'frontend'?",
 		"b.conf:2: the intention's destination 'default/billin' is no service of this host: is it on another one, or misspelt? Did you mean 'billing'?",
 	};
 	static const char *const unsaid[] = {
-		"a.conf:3: 'default/web's upstream 'default/mail' is no service of this host, nor among the `services` of any other: name it there, if one has it",
-		"a.conf:4: the intention's destination 'prod/log' is no service of this host, nor among the `services` of any other: name it there, if one has it",
+		"a.conf:4: 'default/web's upstream 'default/mail' is no service of this host, nor among the `services` of any other: name it there, if one has it",
+		"a.conf:5: the intention's destination 'prod/log' is no service of this host, nor among the `services` of any other: name it there, if one has it",
 	};
 	char text[512];
 	struct config *c;
