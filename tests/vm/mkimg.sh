@@ -4,13 +4,17 @@
 #
 #   SEALANE_VM_SUITE   take the kernel from another suite of Debian ("bookworm-backports"); default: the one apt is set to
 #   SEALANE_VM_MIRROR  where that suite is (default http://deb.debian.org/debian)
+#   SEALANE_VM_FLAVOUR  "amd64": the kernel with every driver, three times as large: for RDMA; default "cloud-amd64"
 #
 # Prints two lines: the kernel's path, the root's path. Exit status 77 and one line on standard error: cannot be had here.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$1
 suite=${SEALANE_VM_SUITE:-}
-modules="unix_diag" # what tests need and the kernel has not built in; none that needs another one
+flavour=${SEALANE_VM_FLAVOUR:-cloud-amd64}
+modules="unix_diag" # what tests need and the kernel has not built in
+# rdma_rxe asks for crc32 by name, which no dependency says.
+[ "$flavour" = cloud-amd64 ] || modules="$modules crc32_generic rdma_rxe rdma_ucm dummy virtio_pci virtio_net"
 
 skip() { echo "$*" >&2; exit 77; }
 
@@ -21,8 +25,10 @@ done
 busybox=$(command -v busybox) || skip "no busybox here: install busybox-static"
 ! ldd "$busybox" >/dev/null 2>&1 || skip "busybox is not static: install busybox-static"
 
-mkdir -p "$cache/${suite:-default}"
-cache=$(cd "$cache/${suite:-default}" && pwd)
+variant=${suite:-default}
+[ "$flavour" = cloud-amd64 ] || variant=$variant-$flavour
+mkdir -p "$cache/$variant"
+cache=$(cd "$cache/$variant" && pwd)
 exec 9>"$cache/lock"
 flock 9
 
@@ -37,6 +43,23 @@ apt_options() {
 		-o "Dir::State::Lists=$cache/apt/lists" -o "Dir::Cache=$cache/apt"
 }
 
+# add_module NAME - with those that it needs before it: numbers in front of the names tell init.sh the order.
+n_modules=100
+add_module() {
+	[ -z "$(find "$tmp/modules" -name "[0-9]*-$1.ko")" ] || return 0
+	set -- "$1" "$(find "$tmp/k" -name "$1.ko*" | head -n 1)"
+	case $2 in
+	*.xz) xz -dc "$2" >"$tmp/$1.ko" ;;
+	*.ko) cp "$2" "$tmp/$1.ko" ;;
+	*) return 0 ;; # this kernel has it built in
+	esac
+	for needed in $(tr '\0' '\n' <"$tmp/$1.ko" | sed -n 's/^depends=//p' | tr , ' '); do
+		add_module "$needed"
+	done
+	n_modules=$((n_modules + 1))
+	mv "$tmp/$1.ko" "$tmp/modules/$n_modules-$1.ko"
+}
+
 fetch_kernel() {
 	tmp=$(mktemp -d "$cache/tmp.XXXXXX")
 	trap 'rm -rf "$tmp"' EXIT
@@ -44,8 +67,8 @@ fetch_kernel() {
 	# shellcheck disable=SC2086 # one word a line, no blanks in them
 	{
 		[ -z "$suite" ] || timeout 120 apt-get $opts -qq update >/dev/null 2>&1 || skip "cannot reach Debian's suite $suite"
-		package=$(apt-cache $opts depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-		[ -n "$package" ] || skip "apt knows no linux-image-cloud-amd64: run apt-get update"
+		package=$(apt-cache $opts depends "linux-image-$flavour" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+		[ -n "$package" ] || skip "apt knows no linux-image-$flavour: run apt-get update"
 		# Newer suites split the package.
 		parts=$(apt-cache $opts depends "$package" | sed -n 's/^ *Depends: \(linux-\(binary\|modules\)-[0-9].*\)/\1/p')
 		(cd "$tmp" && timeout 300 apt-get $opts -qq download "$package" $parts >/dev/null 2>&1) || skip "cannot download $package"
@@ -55,11 +78,7 @@ fetch_kernel() {
 	done
 	mkdir "$tmp/modules"
 	for m in $modules; do
-		f=$(find "$tmp/k" -name "$m.ko*" | head -n 1)
-		case $f in
-		*.xz) xz -dc "$f" >"$tmp/modules/$m.ko" ;;
-		*.ko) cp "$f" "$tmp/modules/$m.ko" ;;
-		esac # else this kernel has it built in
+		add_module "$m"
 	done
 	rm -rf "$cache/modules"
 	mv "$tmp/modules" "$cache/modules"

@@ -8,6 +8,7 @@
 # -r ROOT is another root's archive (cpio), whose /init does what init.sh does for the usual one.
 #
 #   SEALANE_VM_SUITE    kernel of another Debian suite, see mkimg.sh ("bookworm-backports")
+#   SEALANE_VM_FLAVOUR  kernel with more drivers, see mkimg.sh ("amd64")
 #   SEALANE_VM_APPEND   more for the kernel command line ("lsm=yama": the last one of each option counts)
 #   SEALANE_VM_TIMEOUT  seconds until the machine is taken down (default 300)
 #   SEALANE_VM_MEMORY   MiB (default 1024)
@@ -28,7 +29,8 @@ trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null; exit 130' INT TERM HUP
 
 # put FILE - into the overlay's /test, with the libraries it needs where its loader looks for them
 put() {
-	file=$(command -v "$1") || { echo "no $1 here" >&2; exit 77; }
+	file=$1
+	[ -f "$1" ] || file=$(command -v "$1") || { echo "no $1 here" >&2; exit 77; }
 	mkdir -p "$tmp/o/test"
 	cp -L "$file" "$tmp/o/test/$(basename "$1")"
 	chmod 755 "$tmp/o/test/$(basename "$1")"
