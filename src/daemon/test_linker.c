@@ -696,6 +696,37 @@ static void test_revocation(void **state)
 	bed_lane_close(&l);
 }
 
+/* A service of one host, until a moment; and a host with all that was issued to it. */
+static void test_revocation_of_a_hosts_services(void **state)
+{
+	/* 4000000000: later than each. */
+	static const char spared[] = "before:4000000000:spiffe://" BED_DOMAIN "/ns/default/svc/web@b\n"
+				     "before:4000000000:spiffe://" BED_DOMAIN "/ns/default/svc/api@a\nid:spiffe://" BED_DOMAIN "/host/c\n";
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	char text[256];
+
+	bed_hear_session(b, BED_A, SESSION_UP);
+	bed_revoke(b, BED_B, spared);
+	ping_pong(&l);
+	snprintf(text, sizeof(text), "before:%lld:spiffe://" BED_DOMAIN "/ns/default/svc/web@a", (long long)time(NULL) - 3600);
+	bed_revoke(b, BED_B, text);
+	ping_pong(&l);
+	snprintf(text, sizeof(text), "before:%lld:spiffe://" BED_DOMAIN "/ns/default/svc/web@a", (long long)time(NULL));
+	bed_revoke(b, BED_B, text);
+	assert_string_equal(session_reason_name(bed_hear_session(b, BED_B, SESSION_DOWN).reason), "revoked");
+	expect_end(l.server);
+	bed_hear_session(b, BED_A, SESSION_DOWN);
+	bed_lane_close(&l);
+	bed_revoke(b, BED_B, "");
+	l = bed_lane(b);
+	ping_pong(&l);
+	bed_revoke(b, BED_B, "id:spiffe://" BED_DOMAIN "/host/a");
+	assert_string_equal(session_reason_name(bed_hear_session(b, BED_B, SESSION_DOWN).reason), "revoked");
+	expect_end(l.server);
+	bed_lane_close(&l);
+}
+
 /* A lane to @service, which b proves with @kid. */
 static struct bed_lane lane_to(struct bed *b, const char *service, uint32_t kid)
 {
@@ -1122,6 +1153,7 @@ int main(int argc, char **argv)
 		TEST(test_expiry_of_the_service),
 		TEST(test_expiry_of_the_client),
 		TEST(test_revocation),
+		TEST(test_revocation_of_a_hosts_services),
 		TEST(test_revoked_service_alone),
 		TEST(test_root_taken_out),
 		cmocka_unit_test_setup_teardown(test_root_taken_out_after_resumption, setup_idle, teardown),

@@ -2,6 +2,7 @@
 
 #include "base/foreign.h"
 #include "base/log.h"
+#include "core/revoked.h"
 #include "daemon/linker.h"
 
 #include <arpa/inet.h>
@@ -69,19 +70,26 @@ static void *signer_thread(void *arg)
 
 /* Certificates. */
 
-X509 *bed_certificate(struct bed *b, EVP_PKEY *key, const char *spiffe_id, int64_t before_s, int64_t life_s)
+/* As the authority makes it for @host. */
+static X509 *certificate_for(struct bed *b, const char *host, EVP_PKEY *key, const char *spiffe_id, int64_t before_s, int64_t life_s)
 {
-	static uint32_t serial;
+	static uint32_t n;
 	struct role_issue i = { .not_before = time(NULL) + before_s, .not_after = time(NULL) + life_s };
+	uint8_t random[SERIAL_RANDOM_SIZE] = {};
 	X509 *x = NULL;
 
-	serial++;
-	i.serial[0] = 1;
-	memcpy(i.serial + 4, &serial, sizeof(serial));
+	n++;
+	memcpy(random + 4, &n, sizeof(n));
+	serial_make(i.serial, random, host);
 	snprintf(i.spiffe_id, sizeof(i.spiffe_id), "%s", spiffe_id);
 	MUST(pki_point(i.public_key, key) == 0);
 	MUST(pki_issue(&x, b->root_key, b->root, &i) == 0);
 	return x;
+}
+
+X509 *bed_certificate(struct bed *b, EVP_PKEY *key, const char *spiffe_id, int64_t before_s, int64_t life_s)
+{
+	return certificate_for(b, "somebody", key, spiffe_id, before_s, life_s);
 }
 
 static char *pem_of(X509 *x)
@@ -109,7 +117,7 @@ void bed_credential(struct bed *b, unsigned side, uint32_t kid, const char *serv
 	} else {
 		pki_host_id(m.u.credential.spiffe_id, BED_DOMAIN, bed_host(side));
 	}
-	x = bed_certificate(b, key, m.u.credential.spiffe_id, -300, life_s);
+	x = certificate_for(b, bed_host(side), key, m.u.credential.spiffe_id, -300, life_s);
 	pem = pem_of(x);
 	pthread_mutex_lock(&b->lock);
 	EVP_PKEY_free(b->sides[side].keys[kid]);

@@ -313,6 +313,16 @@ test_revocation() {
 	}
 	check "the log says why" within 5 revoked_is_told
 	check "others of that host are served" ping_is_answered a web
+	check "sealane ca unrevoke" on b sl ca unrevoke victim
+	check "and it is served" within 45 ping_is_answered a victim
+	check "of one host only" on b sl ca revoke victim@a
+	check_not "it is cut there" ping_is_answered a victim
+	check_match "ca ls says what is revoked, in the words that take it back" 'default/victim@a +from before ' "$(on b sl ca ls)"
+	check "given back" on b sl ca unrevoke victim@a
+	check "it is served" within 45 ping_is_answered a victim
+	check_not "a host that does not exist" on b sl ca revoke host/aa
+	check_match "what is near" "did you mean 'a'" "$(on b sl ca revoke host/aa 2>&1 || true)"
+	check_not "what is not revoked" on b sl ca unrevoke victim
 }
 
 for t in ${TESTS:-capture certificates tls tickets frames silence tokens revocation}; do
