@@ -64,8 +64,8 @@ enum {
 	LIMIT_HOSTS = 1024,
 	/* Linker processes; as gates, one per core is enough. */
 	LIMIT_LINKERS = 16,
-	/* Keys of one host: its own and one for each service, with room for those that are being replaced. */
-	LIMIT_KEYS = 2 * LIMIT_SERVICES + 1,
+	/* Keys of one host: its own and one for each service, with room for those that are being replaced, and the one that signs its questions. */
+	LIMIT_KEYS = 2 * LIMIT_SERVICES + 2,
 	/* How long a certificate may live, seconds: 30 days, and what it is dated back (docs/design/link.md). */
 	LIMIT_SVID_LIFE_S = 31 * 86400,
 	/* Lanes one linker carries: one descriptor each, below the common hard limit of 20,000. */
@@ -94,6 +94,8 @@ enum {
 	LIMIT_CA_ISSUED_HOUR = 2 * LIMIT_SERVICES,
 	LIMIT_CA_ISSUED_HOST = 2 * LIMIT_SERVICES,
 	LIMIT_REVOKED = 65536,
+	/* How old the authority's list may be at a member, seconds, before that is told: it is asked for every 30 s. */
+	LIMIT_CA_LIST_AGE_S = 180,
 	/* A question to an authority and its answer (JSON); what a host announces. */
 	LIMIT_CA_QUESTION_SIZE = 16 << 10,
 	LIMIT_CA_ANSWER_SIZE = 4 << 20,

@@ -96,6 +96,13 @@ static void status_print_authority(const json_t *o)
 		status_print("authority", "host %s does not answer since %s: %s", host, age, api_str(o, "why"));
 	else
 		status_print("authority", "host %s has not answered yet: %s", host, api_str(o, "why"));
+	if (!api_bool(o, "list_stale"))
+		return;
+	if (api_has(o, "list_made"))
+		status_print("", "its list of what is revoked is %s old: see that it can be reached, and both hosts' clocks",
+			     unit_format_age(age, (int64_t)time(NULL) - api_i64(o, "list_made")));
+	else
+		status_print("", "no list of what is revoked has come from it: see that it can be reached, and both hosts' clocks");
 }
 
 static void status_print_certificates(const json_t *o)

@@ -5,7 +5,9 @@
  * A question of another host (LB_CA_ASK) goes through these doors, in this order; each "no" is one ca.refuse event and one answer:
  *
  *   is it a question?                    ca_question_read(): hostile; of a host without a certificate only "join"
- *   who asks?                            the host's name, from its certificate, which the linker has checked; a token's, when it joins
+ *   who asks?                            the host that the linker names, from its certificate; and that is not believed before the signer
+ *                                        has checked the question's signature by the key which the host joined with (BS_VERIFY). A host
+ *                                        that joins proves its question by the token's key
  *   is it revoked?                       the host, or the service's SPIFFE ID
  *   may it?                              the host's most specific grant that means the service
  *   does it ask too often?               broker_book.c
@@ -13,6 +15,9 @@
  *
  * A token is used up before its certificate is made: two that come at the same moment get one certificate. Who comes with a wrong
  * one, a used one or one that is over gets one and the same answer.
+ *
+ * What anybody may be told, which roots there are and what is revoked, is a list that the root has signed, with the time (BS_SIGN_LIST): so it is
+ * the same whoever carries it.
  *
  * Before it: the linker (other hosts), broker_ca.c (this host's own certificates), broker_api.c (people). After it: the signer, the state.
  */
@@ -22,6 +27,7 @@
 #include "core/base64.h"
 #include "core/bucket.h"
 #include "core/sha256.h"
+#include "daemon/state_asker.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,6 +37,7 @@ enum {
 	LIFE_MAX_S = 30 * 86400,
 	ASKS_MAX = 256,	     /* questions at the signer at a time */
 	REFUSALS_PER_S = 10, /* told in the log; anybody can cause one */
+	LIST_FOR_S = 10,     /* a list that was signed is given out for so long: a signature for all who ask meanwhile */
 };
 
 static const char g_bad_token[] = "the token is wrong, used, over, or for another host: `sealane ca token` on the authority makes a new one";
@@ -42,11 +49,22 @@ struct issue {
 	char name[LIMIT_SERVICE_SIZE]; /* this host's credential; "": it is another host's */
 	char host[LIMIT_NAME_SIZE];
 	struct service_name service; /* CA_OP_SERVICE, of another host */
+	uint8_t exporter[32], digest[32], token_key[TOKEN_KEY_SIZE]; /* CA_OP_JOIN: by what the answer is proven */
 	struct role_issue what;
+};
+
+/* The list as it was signed last. */
+struct list {
+	struct revoked_version version;
+	int64_t made_unix_s;
+	char *body;  /* owned; NULL: none */
+	char *roots; /* owned: those that are in it */
+	struct ca_list_signature signature;
 };
 
 static struct {
 	unsigned n_asks;
+	struct list list;
 	struct bucket refusals;
 	uint64_t n_untold;
 	uint32_t starts[LIMIT_LINKERS]; /* counted up when a linker is lost: its numbers mean nothing to the next one */
@@ -154,15 +172,23 @@ static void issue_failed(struct broker *b, const struct issue *i, int error, con
 		       error == -ETIME ? "the authority's clock is behind the moment at which it was revoked: set that clock" : "the authority could not make it");
 }
 
+/* To whom joins, with the roots, and proven as the question was; to whom is a member, the certificate alone: it is signed. */
 static json_t *issued_json(const struct issue *i, const char *pem)
 {
-	json_t *o = json_pack("{s:s,s:s}", "certificate", pem, "roots", g_ca.roots_pem);
+	uint8_t digest[SHA256_SIZE], mac[SHA256_SIZE];
+	AUTO_FREE(char) body = NULL;
+	json_t *o;
 
-	if (o && i->op != CA_OP_SERVICE && json_object_set_new(o, "trust_domain", json_string(g_ca.trust_domain)) < 0) {
-		json_decref(o);
+	if (i->op != CA_OP_JOIN)
+		return json_pack("{s:s}", "certificate", pem);
+	o = json_pack("{s:s,s:s,s:s}", "certificate", pem, "roots", g_ca.roots_pem, "trust_domain", g_ca.trust_domain);
+	body = o ? json_dumps(o, JSON_COMPACT) : NULL;
+	json_decref(o);
+	if (!body)
 		return NULL;
-	}
-	return o;
+	sha256(digest, body, strlen(body));
+	ca_joined_mac(mac, i->token_key, i->exporter, i->digest, digest);
+	return ca_joined_json(body, mac);
 }
 
 static void issued(struct broker *b, const struct issue *i, const char *pem)
@@ -263,19 +289,37 @@ void authority_on_signer(struct broker *b)
 
 /* ------------------------------------------------------------------ questions of other hosts */
 
-static void begin_issue(struct issue *i, const struct ca_question *q, const struct role_ca *m)
+static void begin_issue(struct issue *i, const struct ca_question *q, const uint8_t exporter[32])
 {
 	i->op = q->op;
 	memcpy(i->what.public_key, q->key, sizeof(i->what.public_key));
 	memcpy(i->what.proof, q->proof, sizeof(i->what.proof));
 	i->what.proof_size = q->proof_size;
-	ca_proven(i->what.proven, m->exporter);
+	ca_proven(i->what.proven, exporter);
 }
 
 static int copy_token(void *arg, const struct state_token *t)
 {
 	memcpy(arg, t, sizeof(*t));
 	return 0;
+}
+
+/* The open token that a question names, and that has proven it. Return: 0; -EACCES: it is no good; other negative errno. */
+static int find_token(struct broker *b, const struct ca_question *q, const uint8_t exporter[32], struct state_token *ret, uint8_t key[TOKEN_KEY_SIZE])
+{
+	struct token_known known;
+	uint8_t mac[SHA256_SIZE];
+	char id[2 * TOKEN_ID_SIZE + 1];
+	int r = state_find_token(b->state, hex_encode(id, q->token, sizeof(q->token)), copy_token, ret);
+
+	if (r < 0)
+		return r;
+	if (!ret->known[0] || ret->used_unix_s || ret->expires_unix_s <= unix_now_s() || strcmp(ret->host, q->host) != 0 ||
+	    hex_decode(&known, sizeof(known), ret->known) < 0)
+		return -EACCES;
+	ca_join_mac(mac, known.key, exporter, q->digest);
+	memcpy(key, known.key, TOKEN_KEY_SIZE);
+	return hmac_is_equal(mac, q->mac) ? 0 : -EACCES;
 }
 
 /* What the token says that its host may have. */
@@ -295,35 +339,35 @@ static int grant_all(struct broker *b, const struct state_token *t)
 	return r;
 }
 
-/* Used from now on, and its services granted: both or neither. Return: 0; -EACCES: it is no good; other negative errno. */
-static int use_token(struct broker *b, const struct ca_question *q)
+/*
+ * Used from now on, its services granted, and the host known by the key that signs its questions: all or nothing. Of two who come with one
+ * token the second finds it used, since nothing waits between the looking and this.
+ */
+static int use_token(struct broker *b, const struct ca_question *q, const struct state_token *t)
 {
-	struct state_token t = {};
-	uint8_t digest[SHA256_SIZE];
-	char hash[65];
-	int64_t now = unix_now_s();
-	int r;
+	struct state_asker a = { .since_unix_s = unix_now_s() };
+	int r = state_begin(b->state);
 
-	sha256(digest, q->secret, sizeof(q->secret));
-	r = state_find_token(b->state, hex_encode(hash, digest, sizeof(digest)), copy_token, &t);
 	if (r < 0)
 		return r;
-	if (!t.hash[0] || t.used_unix_s || t.expires_unix_s <= now || strcmp(t.host, q->host) != 0)
-		return -EACCES;
-	r = state_begin(b->state);
-	if (r < 0)
-		return r;
-	r = state_use_token(b->state, hash, now);
+	memcpy(a.host, t->host, sizeof(a.host));
+	memcpy(a.key, q->ask, sizeof(a.key));
+	r = state_use_token(b->state, t->known, a.since_unix_s);
 	if (r == 0)
-		r = grant_all(b, &t);
+		r = grant_all(b, t);
+	if (r == 0)
+		r = state_put_asker(b->state, &a);
 	return state_end(b->state, r);
 }
 
-static void on_join(struct broker *b, struct asker *k, const struct ca_question *q, const struct role_ca *m)
+static void on_join(struct broker *b, const struct asker *k, const struct ca_question *q, const uint8_t exporter[32])
 {
 	struct issue i = { .linker = k->linker, .start = g_authority.starts[k->linker], .req = k->req };
-	int r = use_token(b, q);
+	struct state_token t = {};
+	int r = find_token(b, q, exporter, &t, i.token_key);
 
+	if (r == 0)
+		r = use_token(b, q, &t);
 	if (r == -EACCES) {
 		refuse(b, k, "used", g_bad_token);
 		return;
@@ -332,8 +376,10 @@ static void on_join(struct broker *b, struct asker *k, const struct ca_question 
 		refuse(b, k, "failed", "the authority's state directory does not take it: is its disk full?");
 		return;
 	}
-	begin_issue(&i, q, m);
+	begin_issue(&i, q, exporter);
 	memcpy(i.host, q->host, sizeof(i.host));
+	memcpy(i.exporter, exporter, sizeof(i.exporter));
+	memcpy(i.digest, q->digest, sizeof(i.digest));
 	host_id_format(i.what.spiffe_id, g_ca.trust_domain, q->host);
 	if (ca_is_revoked(b, i.what.spiffe_id))
 		refuse(b, k, "denied", "this host is revoked: `sealane ca unrevoke` on the authority takes that back");
@@ -341,13 +387,13 @@ static void on_join(struct broker *b, struct asker *k, const struct ca_question 
 		issue(b, &i, true);
 }
 
-static void on_certificate(struct broker *b, const struct asker *k, const struct ca_question *q, const struct role_ca *m)
+static void on_certificate(struct broker *b, const struct asker *k, const struct ca_question *q, const uint8_t exporter[32])
 {
 	struct issue i = { .linker = k->linker, .start = g_authority.starts[k->linker], .req = k->req };
 	char name[LIMIT_SERVICE_SIZE], why[320];
 	const char *error;
 
-	begin_issue(&i, q, m);
+	begin_issue(&i, q, exporter);
 	i.service = q->service;
 	memcpy(i.host, k->host, sizeof(i.host));
 	if (q->op == CA_OP_HOST)
@@ -367,25 +413,198 @@ static void on_certificate(struct broker *b, const struct asker *k, const struct
 	}
 }
 
-static int append_line(void *list, const char *line)
+/* ------------------------------------------------------------------ is it that host that asks? */
+
+/* A host's question, while the signer looks at its signature. */
+struct asking {
+	uint32_t linker, start, req;
+	char host[LIMIT_NAME_SIZE];
+	struct ca_question q;
+	uint8_t exporter[32];
+};
+
+static void on_question_checked(struct broker *b, void *arg, const struct role_signed *r, int fd)
 {
-	return json_array_append_new(list, json_string(line));
+	struct asking *a = arg;
+	struct asker k = { .linker = a->linker, .req = a->req, .host = a->host, .op = ca_op_name(a->q.op) };
+	char id[STATE_REVOKED_SIZE];
+
+	fd_cleanup(&fd);
+	g_authority.n_asks--;
+	if (g_authority.starts[a->linker] != a->start)
+		; /* nobody's any more */
+	else if (r->error == -EKEYREJECTED || r->error == -EINVAL)
+		refuse(b, &k, "denied", "the question is not signed by the key that this host joined with: `sealane join --again` there, with a new token");
+	else if (r->error)
+		refuse(b, &k, "failed", "the authority could not check who asks; ask again soon");
+	else if (ca_is_revoked(b, host_id_format(id, g_ca.trust_domain, a->host)))
+		refuse(b, &k, "denied", "this host is revoked");
+	else
+		on_certificate(b, &k, &a->q, a->exporter);
+	free(a);
+}
+
+/*
+ * A linker says who asks, from a certificate that it has checked; that alone is not believed. The question is signed by the key that came with the
+ * host's token, which no linker of that host reaches, over this session's exporter.
+ */
+static void check_asker(struct broker *b, const struct asker *k, const struct ca_question *q, const uint8_t exporter[32])
+{
+	struct role_msg m = { .type = BS_VERIFY };
+	struct state_asker known;
+	struct asking *a;
+	int r = state_find_asker(b->state, k->host, &known);
+
+	if (r == -ENOENT) {
+		refuse(b, k, "denied", "the authority does not know by which key this host asks: `sealane join --again` there, with a new token");
+		return;
+	}
+	a = r == 0 ? malloc(sizeof(*a)) : NULL;
+	if (!a) {
+		refuse(b, k, "failed", "the authority's state directory or memory failed; ask again soon");
+		return;
+	}
+	*a = (struct asking){ .linker = k->linker, .start = g_authority.starts[k->linker], .req = k->req, .q = *q };
+	snprintf(a->host, sizeof(a->host), "%s", k->host);
+	memcpy(a->exporter, exporter, sizeof(a->exporter));
+	ca_question_signed(m.u.verify.digest, exporter, q->digest);
+	memcpy(m.u.verify.public_key, known.key, sizeof(m.u.verify.public_key));
+	memcpy(m.u.verify.signature, q->signature, sizeof(m.u.verify.signature));
+	m.u.verify.signature_size = q->signature_size;
+	g_authority.n_asks++;
+	signer_ask(b, &m, -1, on_question_checked, a);
+}
+
+/* ------------------------------------------------------------------ the list */
+
+/* Someone who waits for the list to be signed. */
+struct listing {
+	uint32_t linker, start, req;
+	struct revoked_version has;
+	struct list list;
+};
+
+static void list_clear(struct list *l)
+{
+	free(l->body);
+	free(l->roots);
+	*l = (struct list){};
+}
+
+static bool list_is_current(const struct list *l)
+{
+	int64_t age = unix_now_s() - l->made_unix_s;
+
+	return l->body && memcmp(&l->version, &g_ca.membership.revoked, sizeof(l->version)) == 0 && strcmp(l->roots, g_ca.roots_pem) == 0 && age >= 0 &&
+	       age < LIST_FOR_S;
+}
+
+static int append_line(void *entries, const char *line)
+{
+	return json_array_append_new(entries, json_string(line));
+}
+
+static json_t *list_json(const struct list *l, bool with_entries)
+{
+	json_t *o = ca_list_json(l->body, &l->signature, 1), *entries;
+
+	if (!o || !with_entries)
+		return o;
+	entries = json_array();
+	if (!entries || revoked_each(append_line, entries) < 0 || json_object_set(o, "revoked", entries) < 0) {
+		json_decref(o);
+		o = NULL;
+	}
+	json_decref(entries);
+	return o;
+}
+
+static void answer_list(struct broker *b, const struct asker *k, const struct revoked_version *has)
+{
+	answer(b, k->linker, k->req, list_json(&g_authority.list, revoked_version_supersedes(&g_authority.list.version, has)));
+}
+
+static void ask_list(struct broker *b, const struct asker *k, const struct revoked_version *has);
+
+static void on_list_signed(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct listing *l = arg;
+	struct asker k = { .linker = l->linker, .req = l->req, .host = "", .op = ca_op_name(CA_OP_REVOKED) };
+	bool asked_still = g_authority.starts[l->linker] == l->start;
+
+	fd_cleanup(&fd);
+	g_authority.n_asks--;
+	if (r->error == 0 && r->signature_size <= SIGNATURE_SIZE) {
+		memcpy(l->list.signature.signature, r->signature, r->signature_size);
+		l->list.signature.signature_size = (uint8_t)r->signature_size;
+		list_clear(&g_authority.list);
+		g_authority.list = l->list;
+		l->list = (struct list){};
+		if (asked_still && list_is_current(&g_authority.list))
+			answer_list(b, &k, &l->has);
+		else if (asked_still) /* something was revoked meanwhile */
+			ask_list(b, &k, &l->has);
+	} else if (asked_still) {
+		refuse(b, &k, "failed", "the authority could not sign its list; ask again soon");
+	}
+	list_clear(&l->list);
+	free(l);
+}
+
+static int digest_line(void *sum, const char *line)
+{
+	ca_list_entry_add(sum, line);
+	return 0;
+}
+
+/* As it is now. Return: false: no memory, or the root is none. */
+static bool list_make(struct list *ret)
+{
+	struct list l = { .version = g_ca.membership.revoked, .made_unix_s = unix_now_s(), .roots = strdup(g_ca.roots_pem) };
+	uint8_t digest[SHA256_SIZE];
+	struct sha256 s;
+
+	sha256_init(&s);
+	(void)!revoked_each(digest_line, &s);
+	sha256_end(&s, digest);
+	if (l.roots && svid_fingerprint(l.signature.root, l.roots, strlen(l.roots)) == 0)
+		l.body = ca_list_body(&l.version, l.made_unix_s, l.roots, digest);
+	if (!l.body) {
+		list_clear(&l);
+		return false;
+	}
+	*ret = l;
+	return true;
+}
+
+static void ask_list(struct broker *b, const struct asker *k, const struct revoked_version *has)
+{
+	struct role_msg m = { .type = BS_SIGN_LIST };
+	struct listing *l = calloc(1, sizeof(*l));
+
+	if (!l || !list_make(&l->list)) {
+		free(l);
+		refuse(b, k, "failed", "the authority has no memory for its list; ask again soon");
+		return;
+	}
+	l->linker = k->linker;
+	l->start = g_authority.starts[k->linker];
+	l->req = k->req;
+	l->has = *has;
+	sha256(m.u.sign.digest, l->list.body, strlen(l->list.body));
+	g_authority.n_asks++;
+	signer_ask(b, &m, -1, on_list_signed, l);
 }
 
 static void on_revoked(struct broker *b, const struct asker *k, const struct ca_question *q)
 {
-	char version[REVOKED_VERSION_SIZE];
-	json_t *o = json_pack("{s:s,s:s}", "version", revoked_version_format(version, &g_ca.membership.revoked), "roots", g_ca.roots_pem);
-	json_t *list = json_array();
-
-	if (o && revoked_version_supersedes(&g_ca.membership.revoked, &q->version) &&
-	    (!list || revoked_each(append_line, list) < 0 || json_object_set(o, "revoked", list) < 0)) {
-		json_decref(o);
-		o = NULL;
-	}
-	json_decref(list);
-	answer(b, k->linker, k->req, o);
+	if (list_is_current(&g_authority.list))
+		answer_list(b, k, &q->version);
+	else
+		ask_list(b, k, &q->version);
 }
+
+/* ------------------------------------------------------------------ a question came */
 
 void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m, int fd)
 {
@@ -416,9 +635,9 @@ void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m
 		if (q.op == CA_OP_REVOKED)
 			on_revoked(b, &k, &q);
 		else if (q.op == CA_OP_JOIN)
-			on_join(b, &k, &q, m);
+			on_join(b, &k, &q, m->exporter);
 		else
-			on_certificate(b, &k, &q, m);
+			check_asker(b, &k, &q, m->exporter);
 	}
 }
 

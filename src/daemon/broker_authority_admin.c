@@ -8,7 +8,6 @@
 #include "daemon/broker_int.h"
 
 #include "core/base64.h"
-#include "core/sha256.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -202,7 +201,7 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 	struct token t = {};
 	const char *address = own_address(b, a->address);
 	char text[TOKEN_TEXT_SIZE], id[LIMIT_SPIFFE_ID_SIZE];
-	uint8_t digest[SHA256_SIZE];
+	struct token_known known;
 	int r;
 
 	if (!authority_is_here(done, arg))
@@ -218,8 +217,8 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 	} else if (svid_fingerprint(t.root, g_ca.roots_pem, strlen(g_ca.roots_pem)) < 0 || getrandom(t.secret, sizeof(t.secret), 0) != sizeof(t.secret)) {
 		no(done, arg, -EIO, "the token could not be made");
 	} else {
-		sha256(digest, t.secret, sizeof(t.secret));
-		hex_encode(s.hash, digest, sizeof(digest));
+		token_known(&known, t.secret);
+		hex_encode(s.known, &known, sizeof(known));
 		memcpy(s.host, a->host, sizeof(s.host));
 		memcpy(s.services, a->services, sizeof(s.services));
 		s.expires_unix_s = s.made_unix_s + a->for_s;

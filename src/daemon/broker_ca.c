@@ -295,6 +295,8 @@ static void in_use(struct broker *b, struct credential *c)
 	ca_show(b, c);
 	if (!is_host(c))
 		link_on_credential(b, &c->service);
+	else
+		ca_soon(b); /* what the authority is asked for can be asked now */
 }
 
 /* A certificate whose key the signer does not have is worth nothing. */
@@ -578,6 +580,7 @@ static void load_keys(struct broker *b)
 void ca_on_signer(struct broker *b, int *fd)
 {
 	signer_open(b, fd);
+	member_on_signer();
 	authority_on_signer(b);
 	load_keys(b);
 	for (uint32_t i = 0; i < LIMIT_LINKERS; i++)
@@ -648,6 +651,8 @@ static void load(struct broker *b)
 
 	if (r == 0)
 		r = revoked_load(b);
+	if (r == 0)
+		r = roots_load(b);
 	if (r == 0 && g_ca.member)
 		r = state_each_certificate(b->state, load_certificate, b);
 	if (r < 0)

@@ -1,6 +1,6 @@
 /*
  * What the files about certificates say to each other (broker_signer.c: the channel to the signer; broker_ca.c: keys and certificates
- * of this host; broker_member.c: joining, questions to the authority; broker_authority.c: the authority; broker_ca_files.c: an external
+ * of this host; broker_member.c: joining, questions to the authority; broker_roots.c: what a root of ours has signed; broker_authority.c: the authority; broker_ca_files.c: an external
  * one; broker_ca_views.c: what people are shown), and what the admin interface asks of them. What links ask: broker_link.h.
  *
  * Threads: the broker's one.
@@ -71,6 +71,8 @@ struct ca_status {
 	const char *authority; /* the host that is asked; "": none is */
 	int64_t heard_unix_s;  /* when it answered last, yes or no; since the daemon's start */
 	const char *why;       /* why it could not be asked since; "": it could */
+	int64_t list_made_unix_s; /* what it says of roots and of what is revoked, as of when; 0: not known */
+	bool list_stale;	  /* older than LIMIT_CA_LIST_AGE_S */
 };
 struct ca_status ca_status(struct broker *b);
 
@@ -178,6 +180,30 @@ MUST_CHECK int revoked_replace(struct broker *b, const struct ca_answer *a);
 /* revoked_tell() - BL_REVOKED. @linker: ROLE_NO_ID: to all. */
 void revoked_tell(struct broker *b, uint32_t linker);
 
+/* --- broker_roots.c: what a root that this host has signed --- */
+
+struct roots_signed {
+	uint8_t digest[32];
+	uint8_t root[32]; /* SHA-256 of that root's certificate; unless ... */
+	bool any_root;
+	uint8_t signature[SIGNATURE_SIZE];
+	uint8_t signature_size;
+};
+/* @error: 0; -EKEYREJECTED: no; other negative errno: it cannot be told now. @why: a line for people. */
+typedef void (*roots_fn)(struct broker *b, void *arg, int error, const char *why);
+/* roots_check(), roots_check_certificate() - @fn is called once, perhaps before this returns. */
+void roots_check(struct broker *b, const struct roots_signed *what, roots_fn fn, void *arg);
+void roots_check_certificate(struct broker *b, const char *pem, roots_fn fn, void *arg);
+/* roots_take_list() - @a: the authority's answer. Checked, and in force if it is news; @fn as above, -EBADMSG: it does not count. */
+void roots_take_list(struct broker *b, const struct ca_answer *a, roots_fn fn, void *arg);
+/* roots_load() - this host belongs to an authority (anew): from the state. Return: 0 or negative errno. */
+MUST_CHECK int roots_load(struct broker *b);
+/* roots_tick() - tell it when the list becomes too old, and when that is over. */
+void roots_tick(struct broker *b);
+bool roots_list_is_stale(void);
+/* roots_list_made() - by the authority's clock, Unix seconds, as was last signed; 0: not known. */
+int64_t roots_list_made(void);
+
 /* --- broker_member.c --- */
 
 /* member_renew() - ask for c->next's certificate; ends in ca_take() or ca_failed(). */
@@ -187,6 +213,8 @@ unsigned member_tick(struct broker *b);
 void member_on_ready(struct broker *b, const struct role_ca *m);
 void member_on_answer(struct broker *b, const struct role_ca *m, int fd);
 void member_on_linker_lost(struct broker *b, uint32_t linker);
+/* member_on_signer() - it knows no key yet. */
+void member_on_signer(void);
 /* member_authority() - whom a member asks. @why: borrowed, see ca_status. Return: when that one answered last. */
 int64_t member_authority(const struct broker *b, const char **ret_host, const char **ret_why);
 

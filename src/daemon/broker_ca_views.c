@@ -108,6 +108,8 @@ struct ca_status ca_status(struct broker *b)
 		count_certificate(b, c, &s);
 	if (g_ca.member && !g_ca.external && !g_ca.membership.is_authority)
 		s.heard_unix_s = member_authority(b, &s.authority, &s.why);
+	s.list_made_unix_s = roots_list_made();
+	s.list_stale = roots_list_is_stale();
 	return s;
 }
 
@@ -116,12 +118,14 @@ json_t *ca_view_certificates(struct broker *b)
 	const struct state_membership *m = &g_ca.membership;
 	json_t *list = all_certificates(b);
 	char version[REVOKED_VERSION_SIZE];
+	int64_t made = roots_list_made();
 
 	if (!list)
 		return NULL;
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "source", source_name(), "trust_domain", g_ca.trust_domain, "host",
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o,s:b,s:o}", "source", source_name(), "trust_domain", g_ca.trust_domain, "host",
 			 g_ca.member ? m->host : b->host, "authority", g_ca.member ? m->authority : "", "address", g_ca.member ? m->address : "",
-			 "revoked_version", revoked_version_format(version, g_ca.member ? &m->revoked : &(struct revoked_version){}), "certificates", list);
+			 "revoked_version", revoked_version_format(version, g_ca.member ? &m->revoked : &(struct revoked_version){}), "list_made",
+			 made ? json_integer(made) : json_null(), "list_stale", roots_list_is_stale(), "certificates", list);
 }
 
 /* ------------------------------------------------------------------ the authority's book */

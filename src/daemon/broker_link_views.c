@@ -124,8 +124,8 @@ static json_t *time_or_null(int64_t unix_s)
 
 static json_t *view_certificates_status(const struct ca_status *c)
 {
-	json_t *authority = c->authority[0] ? json_pack("{s:o,s:o,s:o}", "host", view_text(c->authority), "heard", time_or_null(c->heard_unix_s),
-							"why", or_null(c->why)) :
+	json_t *authority = c->authority[0] ? json_pack("{s:o,s:o,s:o,s:o,s:b}", "host", view_text(c->authority), "heard", time_or_null(c->heard_unix_s),
+							"why", or_null(c->why), "list_made", time_or_null(c->list_made_unix_s), "list_stale", c->list_stale) :
 					      json_null();
 
 	return json_pack("{s:s,s:I,s:I,s:o,s:o,s:o}", "source", c->source, "wanted", (json_int_t)c->n_wanted, "usable", (json_int_t)c->n_usable,

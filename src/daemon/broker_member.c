@@ -4,19 +4,24 @@
  *   broker                        linker                              the authority
  *   BL_CA_OPEN ----------------> LB_DIAL, TLS ---------------------->
  *   <--------------- LB_CA_READY (the session's exporter)
- *   BS_SIGN: the new key's proof (signer)
+ *   BS_SIGN: the new key's proof, then the question, by a key that no linker reaches (signer)
  *   BL_CA_ASK + JSON -----------------------------------------------> broker_authority.c
  *   <--------------- LB_CA_ANSWER + JSON <---------------------------
  *
- * Joining is the same with a token's secret and without a certificate, and then this host knows its authority. What the authority says
- * is read as hostile (ca_wire.c), though only the one that the token named, or that holds its certificate, gets this far.
+ * Joining is the same with a code by a token's secret, and without a certificate; then this host knows its authority. The linkers see all of
+ * it, and one that was taken over gains nothing by that: it cannot ask in this host's name, as the key of questions (STATE/keys/ask.key) is not one
+ * that it can have anything signed by; a token's secret is not said; and an answer counts only if it is proven by the token's key, or if what it
+ * brings is signed by a root that this host has (broker_roots.c). It can keep answers back, and that is told.
+ *
+ * Where the authority is, the configuration says, or else the token said. What the catalogue says of its host is tried when that one cannot be
+ * reached, for one question each time.
  *
  * Before it: broker_ca.c (what is due), broker_api.c (a user joins). After it: the linker; then broker_ca.c again, with what came.
  */
 #include "daemon/broker_ca.h"
 #include "daemon/broker_int.h"
 
-#include "core/base64.h"
+#include "daemon/state_asker.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,7 +41,11 @@ struct asked {
 	uint32_t req, linker;
 	enum ca_mode mode;
 	struct ca_question q;
+	char *body;   /* owned: the question as it is signed; NULL: not yet */
 	uint32_t kid; /* whose key proves */
+	uint8_t exporter[32];
+	uint8_t token_key[TOKEN_KEY_SIZE]; /* CA_JOIN */
+	bool elsewhere; /* the address is the catalogue's */
 	uint8_t root[TOKEN_ROOT_SIZE];
 	char address[LIMIT_ADDRESS_SIZE], host[LIMIT_NAME_SIZE];
 	uint64_t deadline_ns;
@@ -50,6 +59,9 @@ static struct {
 	uint32_t last_req;
 	uint64_t revoked_due_ns;
 	bool asking_revoked;
+	uint32_t ask_kid; /* of the key that signs questions; 0: none yet */
+	bool ask_loaded;  /* the signer was told of it */
+	bool told_elsewhere;
 	int64_t heard_unix_s; /* the authority answered, yes or no */
 	char why[256];	      /* why it could not be asked since; "": it could */
 	struct join *join; /* one at a time */
@@ -72,6 +84,8 @@ static void end(struct broker *b, struct asked *a, enum ca_failure f, const char
 	HASH_DEL(g_member.asked, a);
 	note_reached(a, f, why);
 	a->done(b, a->arg, f, why, answer);
+	free(a->body);
+	explicit_bzero(a->token_key, sizeof(a->token_key));
 	free(a);
 }
 
@@ -98,10 +112,20 @@ static uint32_t some_linker(void)
 	return ROLE_NO_ID;
 }
 
+static void open_session(struct broker *b, struct asked *a)
+{
+	struct role_msg m = { .type = BL_CA_OPEN, .u.ca = { .req = a->req, .mode = a->mode } };
+
+	a->deadline_ns = clock_ns() + (uint64_t)ASK_MAX_MS * 1000000;
+	memcpy(m.u.ca.root, a->root, sizeof(a->root));
+	memcpy(m.u.ca.address, a->address, sizeof(a->address));
+	memcpy(m.u.ca.host, a->host, sizeof(a->host));
+	link_tell(b, a->linker, &m, -1);
+}
+
 /* @from: kind, question, where, kid. */
 static void ask(struct broker *b, const struct asked *from, asked_fn done, void *arg)
 {
-	struct role_msg m = { .type = BL_CA_OPEN };
 	uint32_t linker = some_linker();
 	struct asked *a = linker == ROLE_NO_ID ? NULL : malloc(sizeof(*a));
 
@@ -112,21 +136,45 @@ static void ask(struct broker *b, const struct asked *from, asked_fn done, void 
 	*a = *from;
 	a->req = ++g_member.last_req;
 	a->linker = linker;
-	a->deadline_ns = clock_ns() + (uint64_t)ASK_MAX_MS * 1000000;
 	a->done = done;
 	a->arg = arg;
 	HASH_ADD_INT(g_member.asked, req, a);
-	m.u.ca = (struct role_ca){ .req = a->req, .mode = a->mode };
-	memcpy(m.u.ca.root, a->root, sizeof(a->root));
-	memcpy(m.u.ca.address, a->address, sizeof(a->address));
-	memcpy(m.u.ca.host, a->host, sizeof(a->host));
-	link_tell(b, linker, &m, -1);
+	open_session(b, a);
+}
+
+/* ------------------------------------------------------------------ by what it is proven */
+
+void member_on_signer(void)
+{
+	g_member.ask_loaded = false;
+}
+
+static void on_ask_key(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	fd_cleanup(&fd);
+	if (r->error == 0)
+		return;
+	g_member.ask_loaded = false;
+	if (r->error != -EPIPE)
+		log_error("ca.failed", LOG_STR("why", r->why), LOG_STR("then", "this host cannot ask its authority for anything"));
+}
+
+/* The key of this host's questions: for as long as STATE is, since the authority knows it from the joining. */
+static void load_ask_key(struct broker *b, signer_fn fn, void *arg)
+{
+	struct role_msg m = { .type = BS_KEY, .u.key = { .apart = 1, .name = "ask" } };
+
+	if (!g_member.ask_kid)
+		g_member.ask_kid = ca_new_kid();
+	g_member.ask_loaded = true;
+	m.u.key.kid = g_member.ask_kid;
+	signer_ask(b, &m, -1, fn, arg);
 }
 
 static void send_question(struct broker *b, struct asked *a)
 {
 	struct role_msg m = { .type = BL_CA_ASK, .u.ca = { .req = a->req, .mode = a->mode } };
-	AUTO_FREE(char) text = ca_question_text(&a->q);
+	AUTO_FREE(char) text = ca_question_text(&a->q, a->body);
 	AUTO_FD fd = text ? ca_text_fd(text, strlen(text)) : -1;
 
 	if (fd < 0)
@@ -135,20 +183,64 @@ static void send_question(struct broker *b, struct asked *a)
 		link_tell(b, a->linker, &m, fd);
 }
 
-static void on_proof(struct broker *b, void *arg, const struct role_signed *r, int fd)
+/* The question that a signature is for. Return: NULL: nobody's any more, or the asker was told that there is none. */
+static struct asked *signed_for(struct broker *b, void *arg, const struct role_signed *r, int fd)
 {
 	struct asked *a = find((uint32_t)(uintptr_t)arg);
 
 	fd_cleanup(&fd);
 	if (!a)
-		return;
+		return NULL;
 	if (r->error || r->signature_size > SIGNATURE_SIZE) {
 		end(b, a, CA_SIGNER, r->why[0] ? r->why : "the signer did not sign", NULL);
-		return;
+		return NULL;
 	}
+	return a;
+}
+
+static void on_signed(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct asked *a = signed_for(b, arg, r, fd);
+
+	if (!a)
+		return;
+	memcpy(a->q.signature, r->signature, r->signature_size);
+	a->q.signature_size = (uint8_t)r->signature_size;
+	send_question(b, a);
+}
+
+/* The question is whole: it becomes text, and the text is proven. */
+static void prove(struct broker *b, struct asked *a)
+{
+	struct role_msg sign = { .type = BS_SIGN };
+
+	free(a->body);
+	a->body = ca_question_body(&a->q);
+	if (!a->body) {
+		end(b, a, CA_SIGNER, "the daemon has no memory for the question", NULL);
+	} else if (a->q.op == CA_OP_REVOKED) {
+		send_question(b, a); /* anybody's: the answer is signed */
+	} else if (a->q.op == CA_OP_JOIN) {
+		ca_join_mac(a->q.mac, a->token_key, a->exporter, a->q.digest);
+		send_question(b, a);
+	} else {
+		if (!g_member.ask_loaded)
+			load_ask_key(b, on_ask_key, NULL);
+		sign.u.sign.kid = g_member.ask_kid;
+		ca_question_signed(sign.u.sign.digest, a->exporter, a->q.digest);
+		signer_ask(b, &sign, -1, on_signed, (void *)(uintptr_t)a->req);
+	}
+}
+
+static void on_proof(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct asked *a = signed_for(b, arg, r, fd);
+
+	if (!a)
+		return;
 	memcpy(a->q.proof, r->signature, r->signature_size);
 	a->q.proof_size = (uint8_t)r->signature_size;
-	send_question(b, a);
+	prove(b, a);
 }
 
 void member_on_ready(struct broker *b, const struct role_ca *m)
@@ -158,13 +250,65 @@ void member_on_ready(struct broker *b, const struct role_ca *m)
 
 	if (!a)
 		return;
+	memcpy(a->exporter, m->exporter, sizeof(a->exporter));
 	if (a->q.op == CA_OP_REVOKED) {
-		send_question(b, a);
+		prove(b, a);
 		return;
 	}
 	sign.u.sign.kid = a->kid;
 	ca_proven(sign.u.sign.digest, m->exporter);
 	signer_ask(b, &sign, -1, on_proof, (void *)(uintptr_t)a->req);
+}
+
+/* What the catalogue says of the authority's host; NULL: nothing, or nothing new. */
+static const char *listed_address(const struct broker *b, const struct asked *a)
+{
+	if (a->mode != CA_HOST || a->elsewhere)
+		return NULL;
+	for (const struct link_host *h = b->hosts; h; h = h->hh.next)
+		if (strcmp(h->name, a->host) == 0 && h->addresses[LINK_FROM_CATALOGUE][0] && strcmp(h->addresses[LINK_FROM_CATALOGUE], a->address) != 0)
+			return h->addresses[LINK_FROM_CATALOGUE];
+	return NULL;
+}
+
+/*
+ * The same question at the catalogue's address. Whoever writes to the catalogue can send us anywhere, but not let anybody answer: the linker wants
+ * the authority's certificate there as well, and what comes is signed.
+ */
+static bool ask_elsewhere(struct broker *b, struct asked *a, const char *why)
+{
+	const char *address = listed_address(b, a);
+
+	if (!address)
+		return false;
+	if (!g_member.told_elsewhere)
+		log_warn("ca.elsewhere", LOG_STR("authority", a->host), LOG_STR("address", a->address), LOG_STR("why", why), LOG_STR("instead", address));
+	g_member.told_elsewhere = true;
+	a->elsewhere = true;
+	snprintf(a->address, sizeof(a->address), "%s", address);
+	HASH_DEL(g_member.asked, a);
+	a->req = ++g_member.last_req; /* what the linker still says of the other session is nobody's */
+	HASH_ADD_INT(g_member.asked, req, a);
+	open_session(b, a);
+	return true;
+}
+
+static void on_no_session(struct broker *b, struct asked *a, const struct role_ca *m)
+{
+	char line[512];
+
+	snprintf(line, sizeof(line), "no session to %.63s at %.63s: %.110s", a->host, a->address, m->why[0] ? m->why : log_errno_name(m->error));
+	if (!ask_elsewhere(b, a, line))
+		end(b, a, CA_UNREACHABLE, line, NULL);
+}
+
+/* Of an answer to a host that joins: does whoever says it know the token's key? */
+static bool is_by_token(const struct asked *a, const struct ca_answer *answer)
+{
+	uint8_t mac[SHA256_SIZE];
+
+	ca_joined_mac(mac, a->token_key, a->exporter, a->q.digest, answer->digest);
+	return hmac_is_equal(mac, answer->mac);
 }
 
 void member_on_answer(struct broker *b, const struct role_ca *m, int fd)
@@ -178,10 +322,11 @@ void member_on_answer(struct broker *b, const struct role_ca *m, int fd)
 	if (!a)
 		return;
 	if (m->error) {
-		snprintf(line, sizeof(line), "no session to %.63s at %.63s: %.110s", a->host, a->address, m->why[0] ? m->why : log_errno_name(m->error));
-		end(b, a, CA_UNREACHABLE, line, NULL);
+		on_no_session(b, a, m);
 		return;
 	}
+	if (a->mode == CA_HOST && !a->elsewhere)
+		g_member.told_elsewhere = false;
 	text = ca_read_fd(fd, LIMIT_CA_ANSWER_SIZE, &size);
 	if (!text) {
 		end(b, a, CA_MALFORMED, "the authority's answer could not be read", NULL);
@@ -194,6 +339,8 @@ void member_on_answer(struct broker *b, const struct role_ca *m, int fd)
 	}
 	if (answer.error)
 		end(b, a, CA_DENIED, answer.why, NULL);
+	else if (a->mode == CA_JOIN && !is_by_token(a, &answer))
+		end(b, a, CA_MALFORMED, "the answer is not by the authority that made the token", NULL);
 	else
 		end(b, a, CA_OK, "", &answer);
 	ca_answer_free(&answer);
@@ -222,7 +369,7 @@ int64_t member_authority(const struct broker *b, const char **ret_host, const ch
 	return g_member.heard_unix_s;
 }
 
-/* What the configuration says of the authority's host counts before what the token said once. */
+/* What the configuration says of the authority's host counts before what the token said once; the catalogue, for now, says nothing. */
 static void to_authority(struct broker *b, struct asked *a)
 {
 	const struct state_membership *m = &g_ca.membership;
@@ -232,24 +379,43 @@ static void to_authority(struct broker *b, struct asked *a)
 	snprintf(a->host, sizeof(a->host), "%s", host);
 	memcpy(a->address, m->address, sizeof(a->address));
 	for (const struct link_host *h = b->hosts; h; h = h->hh.next)
-		if (strcmp(h->name, host) == 0 && h->address[0])
-			memcpy(a->address, h->address, sizeof(a->address));
+		if (strcmp(h->name, host) == 0 && h->addresses[LINK_FROM_CONFIG][0])
+			memcpy(a->address, h->addresses[LINK_FROM_CONFIG], sizeof(a->address));
 }
 
-/* Roots may be replaced by the authority; who gave them has just proven itself by the ones before. */
-static void take_roots(struct broker *b, const char *roots)
-{
-	struct state_membership m = g_ca.membership;
+/* A certificate that came, while it is checked. */
+struct renewed {
+	char name[LIMIT_SERVICE_SIZE];
+	char *pem; /* owned */
+};
 
-	if (strcmp(roots, g_ca.roots_pem) == 0)
-		return;
-	m.roots = roots;
-	if (state_put_membership(b->state, &m) < 0 || ca_become(b, &m) < 0) {
-		log_error("state.failed", LOG_STR("why", "new roots could not be kept"));
+static void on_checked(struct broker *b, void *arg, int error, const char *why)
+{
+	struct renewed *n = arg;
+	struct credential *c = ca_find(n->name);
+
+	if (c && c->renewing) {
+		if (error == 0)
+			(void)ca_take(b, c, n->pem); /* a failure is told and tried again there */
+		else
+			ca_failed(b, c, error == -EKEYREJECTED ? CA_MALFORMED : CA_SIGNER, why);
+		ca_soon(b);
+	}
+	free(n->pem);
+	free(n);
+}
+
+static void check_renewed(struct broker *b, struct credential *c, const char *pem)
+{
+	struct renewed *n = calloc(1, sizeof(*n));
+
+	if (!n || !(n->pem = strdup(pem))) {
+		free(n);
+		ca_failed(b, c, CA_SIGNER, "the daemon has no memory");
 		return;
 	}
-	log_info("ca.roots", LOG_STR("authority", m.authority));
-	ca_tell_trust(b);
+	memcpy(n->name, c->name, sizeof(n->name));
+	roots_check_certificate(b, n->pem, on_checked, n);
 }
 
 static void on_renewed(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
@@ -259,12 +425,10 @@ static void on_renewed(struct broker *b, void *arg, enum ca_failure f, const cha
 	free(arg);
 	if (!c || !c->renewing)
 		return;
-	if (f == CA_OK) {
-		take_roots(b, a->roots);
-		(void)ca_take(b, c, a->certificate); /* a failure is told and tried again there */
-	} else {
+	if (f == CA_OK)
+		check_renewed(b, c, a->certificate);
+	else
 		ca_failed(b, c, f, why);
-	}
 	ca_soon(b);
 }
 
@@ -282,27 +446,26 @@ void member_renew(struct broker *b, struct credential *c)
 	ask(b, &a, on_renewed, name);
 }
 
-static void on_revoked(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
+static void list_asked(enum ca_failure f, const char *why)
 {
-	char version[REVOKED_VERSION_SIZE];
-
 	g_member.asking_revoked = false;
 	g_member.revoked_due_ns = clock_ns() + (uint64_t)(f == CA_OK ? REVOKED_EVERY_MS : REVOKED_RETRY_MS) * 1000000;
-	if (f != CA_OK) {
+	if (f != CA_OK)
 		log_debug("ca.revoked", LOG_STR("reason", ca_failure_name(f)), LOG_STR("why", why));
-		return;
-	}
-	take_roots(b, a->roots);
-	if (!a->revoked || !revoked_version_supersedes(&a->version, &g_ca.membership.revoked))
-		return;
-	if (revoked_replace(b, a) < 0) {
-		log_error("state.failed", LOG_STR("why", "the list of what is revoked could not be kept; the old one is in force"));
-		return;
-	}
-	g_ca.membership.revoked = a->version;
-	log_info("ca.revoked", LOG_STR("version", revoked_version_format(version, &a->version)), LOG_U64("entries", json_array_size(a->revoked)));
-	revoked_tell(b, ROLE_NO_ID);
-	link_recheck(b);
+}
+
+static void on_list_taken(struct broker *b, void *arg, int error, const char *why)
+{
+	list_asked(error ? CA_MALFORMED : CA_OK, why);
+	ca_soon(b);
+}
+
+static void on_revoked(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
+{
+	if (f == CA_OK)
+		roots_take_list(b, a, on_list_taken, NULL);
+	else
+		list_asked(f, why);
 }
 
 static void ask_revoked(struct broker *b)
@@ -321,9 +484,12 @@ unsigned member_tick(struct broker *b)
 	bool asks = g_ca.member && !g_ca.membership.is_authority && ca_is_member(b);
 
 	HASH_ITER(hh, g_member.asked, a, tmp)
-		if (a->deadline_ns < now)
+		if (a->deadline_ns < now && !ask_elsewhere(b, a, "it did not answer within 30 s"))
 			end(b, a, CA_UNREACHABLE, "the authority did not answer within 30 s", NULL);
-	if (asks && !g_member.asking_revoked && now >= g_member.revoked_due_ns)
+	if (asks)
+		roots_tick(b);
+	/* Not before there is somebody to ask by, and to check the answer: each says when it is there. */
+	if (asks && !g_member.asking_revoked && now >= g_member.revoked_due_ns && some_linker() != ROLE_NO_ID && signer_is_up())
 		ask_revoked(b);
 	if (!asks || g_member.asking_revoked || g_member.revoked_due_ns <= now)
 		return REVOKED_RETRY_MS;
@@ -418,6 +584,8 @@ static int join_keep(struct broker *b, struct join *j, const struct ca_answer *a
 	if (r == 0)
 		r = state_put_membership(b->state, m);
 	if (r == 0)
+		r = state_put_list_time(b->state, 0);
+	if (r == 0)
 		r = state_put_certificate(b->state, &s);
 	return state_end(b->state, r);
 }
@@ -459,10 +627,33 @@ static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char
 	join_end(j, 0, "", join_json(&m, s.not_after));
 }
 
-static void on_join_key(struct broker *b, void *arg, const struct role_signed *r, int fd)
+static void on_join_ask_key(struct broker *b, void *arg, const struct role_signed *r, int fd)
 {
 	struct join *j = arg;
 	struct asked a = { .mode = CA_JOIN, .kid = j->c.next.kid, .q.op = CA_OP_JOIN };
+	struct token_known known;
+
+	fd_cleanup(&fd);
+	if (r->error) {
+		g_member.ask_loaded = false;
+		(void)join_no(b, j, "there is no key: %.200s", r->why);
+		return;
+	}
+	token_known(&known, j->token.secret);
+	memcpy(a.q.key, j->c.next.svid.point, KEY_POINT_SIZE);
+	memcpy(a.q.ask, r->public_key, KEY_POINT_SIZE);
+	memcpy(a.q.token, known.id, sizeof(a.q.token));
+	memcpy(a.token_key, known.key, sizeof(a.token_key));
+	memcpy(a.q.host, b->host, sizeof(a.q.host));
+	memcpy(a.root, j->token.root, sizeof(a.root));
+	memcpy(a.address, j->token.address, sizeof(a.address));
+	memcpy(a.host, j->token.host, sizeof(a.host));
+	ask(b, &a, on_joined, j);
+}
+
+static void on_join_key(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct join *j = arg;
 
 	fd_cleanup(&fd);
 	if (r->error) {
@@ -470,13 +661,7 @@ static void on_join_key(struct broker *b, void *arg, const struct role_signed *r
 		return;
 	}
 	memcpy(j->c.next.svid.point, r->public_key, KEY_POINT_SIZE);
-	memcpy(a.q.key, r->public_key, KEY_POINT_SIZE);
-	memcpy(a.q.secret, j->token.secret, sizeof(a.q.secret));
-	memcpy(a.q.host, b->host, sizeof(a.q.host));
-	memcpy(a.root, j->token.root, sizeof(a.root));
-	memcpy(a.address, j->token.address, sizeof(a.address));
-	memcpy(a.host, j->token.host, sizeof(a.host));
-	ask(b, &a, on_joined, j);
+	load_ask_key(b, on_join_ask_key, j);
 }
 
 /* The signer and a linker may have been started just now. */

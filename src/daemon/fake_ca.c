@@ -49,8 +49,8 @@ void member_join(struct broker *b, const char *token, bool again, ca_done_fn don
 
 json_t *ca_view_certificates(struct broker *b)
 {
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:[{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i},{s:s,s:s,s:s,s:s}]}", "source", "authority", "trust_domain",
-			 "example.org", "host", "b", "authority", "a", "address", "10.0.0.1:7443", "revoked_version", "1-4", "certificates", "name", "host",
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:b,s:[{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i},{s:s,s:s,s:s,s:s}]}", "source", "authority", "trust_domain",
+			 "example.org", "host", "b", "authority", "a", "address", "10.0.0.1:7443", "revoked_version", "1-4", "list_made", 1700000000, "list_stale", 0, "certificates", "name", "host",
 			 "spiffe_id", "spiffe://example.org/host/b", "state", "valid", "why", "", "serial", "40ff", "not_before", 1700000000, "not_after",
 			 1800000000, "renew", 1750000000, "name", "default/redis", "spiffe_id", "spiffe://example.org/ns/default/svc/redis", "state",
 			 "missing", "why", "the authority cannot be reached");
@@ -88,5 +88,6 @@ void ca_each_expiry(struct broker *b, void (*fn)(void *arg, const char *spiffe_i
 struct ca_status ca_status(struct broker *b)
 {
 	return (struct ca_status){ .source = "authority", .n_wanted = 2, .n_usable = 1, .host_not_after = 1800000000, .first_not_after = 1790000000,
-				   .authority = "a", .heard_unix_s = 1700000000, .why = "no session to a at 10.0.0.1:7443: ECONNREFUSED" };
+				   .authority = "a", .heard_unix_s = 1700000000, .why = "no session to a at 10.0.0.1:7443: ECONNREFUSED",
+				   .list_made_unix_s = 1700000000, .list_stale = true };
 }

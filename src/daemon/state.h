@@ -83,7 +83,7 @@ struct state_grant {
 };
 
 struct state_token {
-	char hash[2 * 32 + 1]; /* SHA-256 of the secret, hexadecimal */
+	char known[2 * 32 + 1]; /* struct token_known, hexadecimal: its first half names the token */
 	char host[LIMIT_NAME_SIZE];
 	char services[STATE_SERVICES_SIZE]; /* patterns, granted when it is used */
 	int64_t made_unix_s, expires_unix_s;
@@ -121,11 +121,11 @@ MUST_CHECK int state_each_grant_of(struct state_db *db, const char *host, int (*
 
 /* state_forget_*() - those that ended before @before (Unix seconds). */
 MUST_CHECK int state_put_token(struct state_db *db, const struct state_token *t);
-MUST_CHECK int state_use_token(struct state_db *db, const char *hash, int64_t now);
+MUST_CHECK int state_use_token(struct state_db *db, const char *known, int64_t now);
 MUST_CHECK int state_forget_tokens(struct state_db *db, int64_t before);
 MUST_CHECK int state_each_token(struct state_db *db, int (*fn)(void *arg, const struct state_token *t), void *arg);
-/* state_find_token() - the one whose hash that is, if there is one. */
-MUST_CHECK int state_find_token(struct state_db *db, const char *hash, int (*fn)(void *arg, const struct state_token *t), void *arg);
+/* state_find_token() - the one that @id names (hexadecimal), if there is one. */
+MUST_CHECK int state_find_token(struct state_db *db, const char *id, int (*fn)(void *arg, const struct state_token *t), void *arg);
 
 /* state_put_issued() - a serial is given once: -EBADMSG if it is there. */
 MUST_CHECK int state_put_issued(struct state_db *db, const struct state_issued *i);

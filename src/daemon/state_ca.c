@@ -3,7 +3,7 @@
  * taken again. Here stand certificates. On a member: which authority it joined, and the certificates that it has (their keys lie
  * with the signer). On the authority also: which host may have a certificate for what, open tokens, what was issued, what is revoked.
  *
- * No secret is kept: of a token only the SHA-256 of its secret, of a key only the signer's name for it.
+ * Of a key only the signer's name for it is kept; of a token what proves its use, which is as good as the token until that is used or over.
  *
  * Before this file: broker_ca.c, broker_authority.c. After it: the same, at the next start.
  */
@@ -63,7 +63,8 @@ static const char *const g_statements[STMT_N] = {
 	[STMT_USE_TOKEN] = "UPDATE ca_token SET used_unix_s = ?2 WHERE hash = ?1",
 	[STMT_FORGET_TOKENS] = "DELETE FROM ca_token WHERE expires_unix_s < ?1",
 	[STMT_EACH_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token ORDER BY expires_unix_s",
-	[STMT_FIND_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token WHERE hash = ?1",
+	[STMT_FIND_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token "
+			    "WHERE hash >= ?1 AND hash < ?1 || 'g'" /* it begins so, in hexadecimal */,
 	[STMT_COUNT_TOKENS] = "SELECT count(*) FROM ca_token",
 	[STMT_PUT_ISSUED] = "INSERT INTO ca_issued VALUES(?1, ?2, ?3, ?4, ?5)",
 	[STMT_FORGET_ISSUED] = "DELETE FROM ca_issued WHERE not_after < ?1",
@@ -146,7 +147,7 @@ static bool is_hex(const char *s, size_t min, size_t max)
 
 static bool token_is_sound(const struct state_token *t)
 {
-	return is_hex(t->hash, 64, 64) && label_is_valid(t->host) && services_are_sound(t->services);
+	return is_hex(t->known, 64, 64) && label_is_valid(t->host) && services_are_sound(t->services);
 }
 
 static bool issued_is_sound(const struct state_issued *i)
@@ -403,7 +404,7 @@ int state_put_token(struct state_db *db, const struct state_token *t)
 	r = sql_has_room(db->ca_stmts[STMT_COUNT_TOKENS], SQLITE_OK, LIMIT_CA_TOKENS);
 	if (r < 0)
 		return r;
-	sql_bind_text(s, &rc, 1, t->hash);
+	sql_bind_text(s, &rc, 1, t->known);
 	sql_bind_text(s, &rc, 2, t->host);
 	sql_bind_text(s, &rc, 3, t->services);
 	sql_bind_number(s, &rc, 4, t->made_unix_s);
@@ -412,12 +413,12 @@ int state_put_token(struct state_db *db, const struct state_token *t)
 	return sql_run(s, rc);
 }
 
-int state_use_token(struct state_db *db, const char *hash, int64_t now)
+int state_use_token(struct state_db *db, const char *known, int64_t now)
 {
 	sqlite3_stmt *s = db->ca_stmts[STMT_USE_TOKEN];
 	int rc = SQLITE_OK;
 
-	sql_bind_text(s, &rc, 1, hash);
+	sql_bind_text(s, &rc, 1, known);
 	sql_bind_number(s, &rc, 2, now);
 	return sql_run(s, rc);
 }
@@ -431,7 +432,7 @@ static int token_from_row(sqlite3_stmt *s, const struct sink *to)
 {
 	struct state_token t = {};
 
-	if (!sql_column_text(s, 0, t.hash, sizeof(t.hash)) || !sql_column_text(s, 1, t.host, sizeof(t.host)) ||
+	if (!sql_column_text(s, 0, t.known, sizeof(t.known)) || !sql_column_text(s, 1, t.host, sizeof(t.host)) ||
 	    !sql_column_text(s, 2, t.services, sizeof(t.services)) || !sql_column_number(s, 3, 0, INT64_MAX, &t.made_unix_s) ||
 	    !sql_column_number(s, 4, 0, INT64_MAX, &t.expires_unix_s) || !sql_column_number(s, 5, 0, INT64_MAX, &t.used_unix_s) ||
 	    !token_is_sound(&t))
@@ -444,9 +445,9 @@ int state_each_token(struct state_db *db, int (*fn)(void *arg, const struct stat
 	return each(db, STMT_EACH_TOKEN, LIMIT_CA_TOKENS, token_from_row, &(struct sink){ .token = fn, .arg = arg });
 }
 
-int state_find_token(struct state_db *db, const char *hash, int (*fn)(void *arg, const struct state_token *t), void *arg)
+int state_find_token(struct state_db *db, const char *id, int (*fn)(void *arg, const struct state_token *t), void *arg)
 {
-	return each(db, STMT_FIND_TOKEN, 1, token_from_row, &(struct sink){ .token = fn, .arg = arg, .key = hash });
+	return each(db, STMT_FIND_TOKEN, 1, token_from_row, &(struct sink){ .token = fn, .arg = arg, .key = id });
 }
 
 /* ------------------------------------------------------------------ what was issued */

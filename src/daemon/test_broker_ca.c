@@ -1,10 +1,10 @@
 /*
  * Keys, certificates, joining and the authority, as the broker sees them: the test is its linker and its signer. Certificates are
- * real in form (the broker reads whose they are, until when, and for which key), and signed by nobody.
+ * real in form (the broker reads whose they are, until when, and for which key); a signature is a text, "good by KEY over DIGEST".
  */
 #include "core/base64.h"
+#include "core/hmac.h"
 #include "core/revoked.h"
-#include "core/sha256.h"
 #include "core/svid.h"
 #include "daemon/ca_wire.h"
 #include "daemon/test_broker.h"
@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 enum { N_NAMES = 32, N_KIDS = 256, N_CREDENTIALS = 64 };
+enum { SESSION_BYTE = 0x77 }; /* what sessions to the authority that the test plays export */
 
 static const char g_links[] = "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\n"
 			      "service redis {}\nservice web { upstream redis {} }\n";
@@ -26,6 +27,7 @@ struct bed {
 	char names[N_NAMES][LIMIT_PATH_SIZE];
 	uint32_t points[N_NAMES];
 	uint32_t kids[N_KIDS]; /* kid -> key; 0: none */
+	bool apart[N_KIDS];    /* no linker may use it */
 	uint32_t last_key;
 	bool has_root, no_root_key;
 	unsigned n_issued, n_forgot;
@@ -47,7 +49,24 @@ struct bed {
 	int (*authority)(struct host *h, struct bed *t, char *answer, size_t size); /* fills the answer to t->question */
 	int64_t life_s, born_s; /* of what it gives, and since when, by our clock */
 	bool silent;
+	char gone[LIMIT_ADDRESS_SIZE]; /* nobody is there */
+	/* what it says in its list, if that is not the usual one */
+	int64_t list_made_s; /* beside now */
+	struct revoked_version list_version;
+	const char *list_entry, *list_roots;
+	uint32_t list_key; /* who signs it; 0: the root */
+	unsigned n_lists;  /* that this host had signed, as the authority */
 };
+
+/* Whose signature it is, and over what: into @ret of SIGNATURE_SIZE. Return: its size. */
+static uint8_t sign_text(uint8_t *ret, uint32_t key, const uint8_t digest[32])
+{
+	char hex[65];
+	int n = snprintf((char *)ret, SIGNATURE_SIZE, "good by %u over %.40s", key, hex_encode(hex, digest, 32));
+
+	assert_true(n < SIGNATURE_SIZE);
+	return (uint8_t)n;
+}
 
 /* ------------------------------------------------------------------ certificates in form */
 
@@ -104,6 +123,20 @@ static void put_name(struct der_out *d, const char *id)
 	put(d, 0xa3, all.bytes, all.n);
 }
 
+static uint32_t g_signs = 1; /* the key that signs certificates: the root's is number 1 */
+
+/* The signature over what @tbs holds. */
+static void put_signature(struct der_out *d, const struct der_out *tbs)
+{
+	struct der_out signed_ = {};
+	uint8_t digest[SHA256_SIZE], bits[1 + SIGNATURE_SIZE] = { 0 };
+
+	put(&signed_, 0x30, tbs->bytes, tbs->n);
+	sha256(digest, signed_.bytes, signed_.n);
+	put(d, 0x30, "", 0);
+	put(d, 0x03, bits, 1u + sign_text(bits + 1, g_signs, digest));
+}
+
 /* Into @ret of 4096. */
 static char *certificate(char *ret, const struct role_issue *i)
 {
@@ -121,9 +154,18 @@ static char *certificate(char *ret, const struct role_issue *i)
 	put_key(&tbs, i->public_key);
 	put_name(&tbs, i->spiffe_id);
 	put(&body, 0x30, tbs.bytes, tbs.n);
+	put_signature(&body, &tbs);
 	put(&all, 0x30, body.bytes, body.n);
 	snprintf(ret, 4096, "-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n", base64_encode(text, all.bytes, all.n, BASE64_STD));
 	return ret;
+}
+
+static uint32_t key_at(const uint8_t point[KEY_POINT_SIZE])
+{
+	uint32_t key;
+
+	memcpy(&key, point + 1, sizeof(key));
+	return key;
 }
 
 static void make_point(uint8_t point[KEY_POINT_SIZE], uint32_t key)
@@ -133,14 +175,25 @@ static void make_point(uint8_t point[KEY_POINT_SIZE], uint32_t key)
 	memcpy(point + 1, &key, sizeof(key));
 }
 
-/* The one root of these tests, whose key is number 1. */
+/* Into @pem of 4096; the key's number is the root's, too. */
+static char *root_of(char *pem, uint32_t key)
+{
+	struct role_issue i = { .not_before = 1, .not_after = INT64_C(4000000000), .serial = { 0x40, (uint8_t)key }, .spiffe_id = "spiffe://sealane.local" };
+	uint32_t signs = g_signs;
+
+	make_point(i.public_key, key);
+	g_signs = key;
+	certificate(pem, &i);
+	g_signs = signs;
+	return pem;
+}
+
+/* The root of these tests, whose key is number 1. */
 static const char *root_pem(void)
 {
 	static char pem[4096];
-	struct role_issue i = { .not_before = 1, .not_after = INT64_C(4000000000), .serial = { 0x40 }, .spiffe_id = "spiffe://sealane.local" };
 
-	make_point(i.public_key, 1);
-	return certificate(pem, &i);
+	return root_of(pem, 1);
 }
 
 /* ------------------------------------------------------------------ the signer */
@@ -180,7 +233,22 @@ static void play_key(struct bed *t, const struct role_key *k, int fd, struct rol
 		*key = 100 + ++t->last_key;
 	}
 	t->kids[k->kid] = *key;
+	t->apart[k->kid] = k->apart;
 	make_point(r->u.signed_.public_key, *key);
+}
+
+static void play_sign(const struct bed *t, uint32_t key, const uint8_t digest[32], struct role_msg *r)
+{
+	assert_int_not_equal(key, 0);
+	r->u.signed_.signature_size = sign_text(r->u.signed_.signature, key, digest);
+}
+
+static void play_verify(const struct role_verify *v, struct role_msg *r)
+{
+	uint8_t expected[SIGNATURE_SIZE];
+	uint8_t n = sign_text(expected, key_at(v->public_key), v->digest);
+
+	r->u.signed_.error = n == v->signature_size && memcmp(expected, v->signature, n) == 0 ? 0 : -EKEYREJECTED;
 }
 
 static int play_issue(struct bed *t, const struct role_issue *i, struct role_msg *r)
@@ -212,6 +280,7 @@ static void play_signer(struct host *h, const struct role_msg *m, int fd)
 {
 	struct role_msg r = { .type = SB_REPLY, .seq = m->seq };
 	struct bed *t = h->test;
+	uint8_t labelled[SHA256_SIZE];
 	AUTO_FD reply = -1;
 
 	switch (m->type) {
@@ -225,8 +294,16 @@ static void play_signer(struct host *h, const struct role_msg *m, int fd)
 		play_key(t, &m->u.key, fd, &r);
 		break;
 	case BS_SIGN:
-		assert_int_not_equal(t->kids[m->u.sign.kid], 0);
-		r.u.signed_.signature_size = (uint32_t)snprintf((char *)r.u.signed_.signature, SIGNATURE_SIZE, "good by %u", t->kids[m->u.sign.kid]);
+		play_sign(t, t->kids[m->u.sign.kid], m->u.sign.digest, &r);
+		break;
+	case BS_SIGN_LIST:
+		assert_true(t->has_root);
+		t->n_lists++;
+		ca_list_signed(labelled, m->u.sign.digest);
+		play_sign(t, 1, labelled, &r);
+		break;
+	case BS_VERIFY:
+		play_verify(&m->u.verify, &r);
 		break;
 	case BS_CA:
 		reply = play_root(t, &m->u.ca_key, &r);
@@ -259,7 +336,7 @@ static void play_credential(struct bed *t, const struct role_credential *c, int 
 	assert_string_equal(s.spiffe_id, c->spiffe_id);
 	assert_int_equal(s.not_after, c->not_after);
 	/* What is shown can be signed for: the signer has the key of this very certificate under this kid. */
-	assert_true(c->kid < N_KIDS);
+	assert_true(c->kid < N_KIDS && !t->apart[c->kid]);
 	make_point(point, t->kids[c->kid]);
 	assert_memory_equal(point, s.point, sizeof(point));
 	t->credentials[t->n_credentials++ % N_CREDENTIALS] = *c;
@@ -283,14 +360,15 @@ static void play_answer(struct host *h, struct bed *t, const struct role_ca *ca)
 
 static void play_open(struct host *h, struct bed *t, const struct role_ca *ca)
 {
-	struct role_msg m = { .type = t->open_error ? LB_CA_ANSWER : LB_CA_READY, .u.ca = { .req = ca->req, .error = t->open_error } };
+	int error = strcmp(ca->address, t->gone) == 0 ? -ECONNREFUSED : t->open_error;
+	struct role_msg m = { .type = error ? LB_CA_ANSWER : LB_CA_READY, .u.ca = { .req = ca->req, .error = error } };
 
 	t->open = *ca;
 	t->n_opens++;
 	if (t->silent)
 		return;
-	memset(m.u.ca.exporter, 0x77, sizeof(m.u.ca.exporter));
-	strcpy(m.u.ca.why, t->open_error ? "connect: ECONNREFUSED" : "");
+	memset(m.u.ca.exporter, SESSION_BYTE, sizeof(m.u.ca.exporter));
+	strcpy(m.u.ca.why, error ? "connect: ECONNREFUSED" : "");
 	tell(&h->linker, &m, -1);
 }
 
@@ -522,45 +600,79 @@ static const char *make_token(struct host *h, const char *body)
 	return g_token;
 }
 
-/* @proof: "good", or not. Return: the answer is in bed.answer. */
-static void question(struct host *h, enum ca_mode mode, const char *peer, const char *text)
+enum { ASK_KEY = 8888, NEW_KEY = 7777 };
+
+static uint8_t g_session = 0x55;
+
+/* The exporter's value of the session that questions come by. */
+static const uint8_t *session_value(void)
 {
-	struct bed *t = h->test;
-	struct role_msg m = { .type = LB_CA_ASK, .u.ca = { .req = 40 + t->n_answers, .mode = mode } };
-	unsigned before = t->n_answers;
+	static uint8_t value[32];
+
+	memset(value, g_session, sizeof(value));
+	return value;
+}
+
+static void begin_question(struct host *h, enum ca_mode mode, const char *peer, uint32_t req, const char *text)
+{
+	struct role_msg m = { .type = LB_CA_ASK, .u.ca = { .req = req, .mode = mode } };
 	AUTO_FD fd = text_fd(text);
 
 	strcpy(m.u.ca.peer, peer);
-	memset(m.u.ca.exporter, 0x55, sizeof(m.u.ca.exporter));
+	memcpy(m.u.ca.exporter, session_value(), sizeof(m.u.ca.exporter));
 	tell(&h->linker, &m, fd);
+}
+
+/* The answer is in bed.answer. */
+static void question(struct host *h, enum ca_mode mode, const char *peer, const char *text)
+{
+	struct bed *t = h->test;
+	unsigned before = t->n_answers;
+
+	begin_question(h, mode, peer, 40 + before, text);
 	serve(h, 150);
 	assert_int_equal(t->n_answers, before + 1);
 	assert_int_equal(t->answered.req, 40 + before);
 	assert_int_equal(t->answered.error, 0);
 }
 
-static char *ask_text(const struct ca_question *from, const char *proof)
+/* @proof: by the key that is to be certified: "good", or not. @key: signs the question of a host; @mac_key: proves one that joins. */
+static char *proven_text(const struct ca_question *from, const char *proof, uint32_t key, const uint8_t *mac_key)
 {
-	static char text[2048];
+	static char text[4096];
 	struct ca_question q = *from;
+	uint8_t digest[32];
 
-	make_point(q.key, 7777);
+	make_point(q.key, NEW_KEY);
 	q.proof_size = (uint8_t)strlen(proof);
 	memcpy(q.proof, proof, q.proof_size);
-	AUTO_FREE(char) made = ca_question_text(&q);
+	AUTO_FREE(char) body = ca_question_body(&q);
+	if (mac_key)
+		ca_join_mac(q.mac, mac_key, session_value(), q.digest);
+	ca_question_signed(digest, session_value(), q.digest);
+	q.signature_size = sign_text(q.signature, key, digest);
+	AUTO_FREE(char) made = ca_question_text(&q, body);
 	snprintf(text, sizeof(text), "%s", made);
 	return text;
+}
+
+static char *ask_text(const struct ca_question *from, const char *proof)
+{
+	return proven_text(from, proof, ASK_KEY, NULL);
 }
 
 static char *join_text(const char *token, const char *host, const char *proof)
 {
 	struct ca_question q = { .op = CA_OP_JOIN };
+	struct token_known known;
 	struct token t;
 
 	assert_int_equal(token_parse(&t, token), 0);
-	memcpy(q.secret, t.secret, sizeof(q.secret));
+	token_known(&known, t.secret);
+	memcpy(q.token, known.id, sizeof(q.token));
 	strcpy(q.host, host);
-	return ask_text(&q, proof);
+	make_point(q.ask, ASK_KEY);
+	return proven_text(&q, proof, 0, known.key);
 }
 
 static char *service_text(const char *service, const char *proof)
@@ -582,10 +694,41 @@ static void assert_refused(const struct bed *t, const char *error, const char *w
 		fail_msg("not %s, %s: %s", error, why, t->answer);
 }
 
+/* The answer to a question to join, proven by the token's key as the question was. End: ca_answer_free(). */
+static struct ca_answer joined(const struct bed *t, const char *token, const char *question_text)
+{
+	struct token_known known;
+	struct ca_question q;
+	struct ca_answer a;
+	struct token parsed;
+	uint8_t mac[32];
+	char why[256];
+
+	assert_int_equal(token_parse(&parsed, token), 0);
+	token_known(&known, parsed.secret);
+	assert_int_equal(ca_question_read(&q, question_text, strlen(question_text), why, sizeof(why)), 0);
+	if (ca_answer_read(&a, CA_OP_JOIN, t->answer, strlen(t->answer), why, sizeof(why)) < 0 || a.error)
+		fail_msg("%s", t->answer);
+	ca_joined_mac(mac, known.key, session_value(), q.digest, a.digest);
+	assert_memory_equal(a.mac, mac, sizeof(mac));
+	return a;
+}
+
+/* @host joins, and may have certificates for @services (JSON). */
+static void admit(struct host *h, const char *host, const char *services)
+{
+	char body[256], token[512];
+
+	snprintf(body, sizeof(body), "{\"host\":\"%s\",\"services\":%s}", host, services);
+	strcpy(token, make_token(h, body));
+	question(h, CA_JOIN, "", join_text(token, host, "good"));
+}
+
 static void test_token_is_used_once(void **state)
 {
 	struct host *h = *state;
 	struct bed *t = h->test;
+	struct ca_answer a;
 	struct token parsed;
 	char token[512], wrong[512];
 	uint8_t print[32];
@@ -604,14 +747,15 @@ static void test_token_is_used_once(void **state)
 	question(h, CA_JOIN, "", join_text(token_format(wrong, &parsed), "b", "good"));
 	assert_refused(t, "used", "wrong, used, over, or for another host");
 	question(h, CA_JOIN, "", join_text(token, "b", "good"));
-	assert_non_null(strstr(t->answer, "\"certificate\""));
-	assert_non_null(strstr(t->answer, "\"trust_domain\":\"sealane.local\""));
+	a = joined(t, token, join_text(token, "b", "good"));
+	assert_string_equal(a.trust_domain, "sealane.local");
+	assert_string_equal(a.roots, root_pem());
+	ca_answer_free(&a);
 	assert_string_equal(t->issued.spiffe_id, HOST_B);
 	assert_in_range(t->issued.not_after - t->issued.not_before, 30 * 3600, 30 * 3600 + 600);
 	/* What it proves is this session. */
-	uint8_t exporter[32], proven[32];
-	memset(exporter, 0x55, sizeof(exporter));
-	ca_proven(proven, exporter);
+	uint8_t proven[32];
+	ca_proven(proven, session_value());
 	assert_memory_equal(t->issued.proven, proven, sizeof(proven));
 	question(h, CA_JOIN, "", join_text(token, "b", "good"));
 	assert_refused(t, "used", "wrong, used, over, or for another host");
@@ -625,6 +769,129 @@ static void test_token_is_used_once(void **state)
 	assert_then("host.join", "\"host\":\"b\"");
 	assert_then("ca.refuse", "\"reason\":\"used\"");
 	assert_null(strstr(g_answer, token)); /* not in the log, ever */
+}
+
+/* Whoever carries the question can change or repeat nothing of it; what he tries costs the token nothing. */
+static void test_join_is_proven(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct ca_question q = { .op = CA_OP_JOIN, .host = "b" };
+	struct token_known known, wrong;
+	struct token parsed;
+	char token[512], *text, *at;
+
+	strcpy(token, make_token(h, "{\"host\":\"b\"}"));
+	assert_int_equal(token_parse(&parsed, token), 0);
+	token_known(&known, parsed.secret);
+	/* The id is no secret: with it alone, and a key of one's own, nothing is to be had. */
+	wrong = known;
+	wrong.key[0] ^= 1;
+	memcpy(q.token, known.id, sizeof(q.token));
+	make_point(q.ask, ASK_KEY);
+	question(h, CA_JOIN, "", proven_text(&q, "good", 0, wrong.key));
+	assert_refused(t, "used", "");
+	/* Another key in the same question: one's own to sign with, or to be certified. */
+	text = join_text(token, "b", "good");
+	at = strstr(text, "\\\"ask\\\":\\\"BLgi");
+	assert_non_null(at);
+	at[strlen("\\\"ask\\\":\\\"BL")] = 'h';
+	question(h, CA_JOIN, "", text);
+	assert_refused(t, "used", "");
+	/* Of another session. */
+	text = join_text(token, "b", "good");
+	g_session = 0x56;
+	question(h, CA_JOIN, "", text);
+	g_session = 0x55;
+	assert_refused(t, "used", "");
+	assert_int_equal(t->n_issued, 3);
+	question(h, CA_JOIN, "", join_text(token, "b", "good"));
+	assert_int_equal(t->n_issued, 4);
+}
+
+/* At the same moment, each by itself as it should be. */
+static void test_two_with_one_token(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char token[512];
+
+	strcpy(token, make_token(h, "{\"host\":\"b\"}"));
+	for (uint32_t i = 0; i < 4; i++)
+		begin_question(h, CA_JOIN, "", 60 + i, join_text(token, "b", "good"));
+	serve(h, 300);
+	assert_int_equal(t->n_answers, 4);
+	assert_int_equal(t->n_issued, 4); /* this host's three, and one */
+}
+
+#define HOST_C "spiffe://sealane.local/host/c"
+
+/* A linker's word for it who asks is not enough. */
+static void test_who_asks(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct ca_question q = { .op = CA_OP_SERVICE };
+	char *text, *at;
+
+	assert_int_equal(service_name_parse(&q.service, "default/web", NULL), 0);
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "does not know by which key this host asks");
+	admit(h, "b", "[\"default/web\"]");
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_non_null(strstr(t->answer, "\"certificate\""));
+	assert_int_equal(t->n_issued, 5);
+	/* Somebody else's signature, in b's name. */
+	question(h, CA_HOST, HOST_B, proven_text(&q, "good", 4242, NULL));
+	assert_refused(t, "denied", "not signed by the key that this host joined with");
+	/* b's own question, with another key to be certified. */
+	text = service_text("default/web", "good");
+	at = strstr(text, "\\\"key\\\":\\\"BGEe");
+	assert_non_null(at);
+	at[strlen("\\\"key\\\":\\\"BG")] = 'F';
+	question(h, CA_HOST, HOST_B, text);
+	assert_refused(t, "denied", "not signed");
+	/* In another session, and as another host's. */
+	text = service_text("default/web", "good");
+	g_session = 0x56;
+	question(h, CA_HOST, HOST_B, text);
+	g_session = 0x55;
+	assert_refused(t, "denied", "not signed");
+	question(h, CA_HOST, HOST_C, service_text("default/web", "good"));
+	assert_refused(t, "denied", "does not know by which key");
+	assert_int_equal(t->n_issued, 5);
+	/* It outlives the daemon, and is another one when the host joins again. */
+	restart(h, g_links);
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_int_equal(t->n_issued, 6);
+}
+
+/* One signature for all who ask within some seconds; another one when something changed. */
+static void test_list_is_signed_once(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct ca_question q = { .op = CA_OP_REVOKED };
+	uint8_t digest[32], expected[SIGNATURE_SIZE];
+	struct ca_answer a;
+	char why[256];
+
+	for (int i = 0; i < 3; i++)
+		question(h, CA_HOST, HOST_B, ask_text(&q, "good"));
+	assert_int_equal(t->n_lists, 1);
+	assert_int_equal(ca_answer_read(&a, CA_OP_REVOKED, t->answer, strlen(t->answer), why, sizeof(why)), 0);
+	assert_string_equal(a.roots, root_pem());
+	assert_int_equal(svid_fingerprint(digest, root_pem(), strlen(root_pem())), 0);
+	assert_memory_equal(a.signatures[0].root, digest, sizeof(digest));
+	ca_list_signed(digest, a.digest);
+	assert_int_equal(a.signatures[0].signature_size, sign_text(expected, 1, digest));
+	assert_memory_equal(a.signatures[0].signature, expected, a.signatures[0].signature_size);
+	assert_in_range(a.made_unix_s, time(NULL) - 60, time(NULL));
+	ca_answer_free(&a);
+	assert_int_equal(http(h, "POST", "/v1/ca/revoked", "{\"what\":\"web\"}"), 200);
+	question(h, CA_HOST, HOST_B, ask_text(&q, "good"));
+	assert_int_equal(t->n_lists, 2);
+	assert_non_null(strstr(t->answer, "svc/web"));
 }
 
 static void test_token_ends(void **state)
@@ -688,12 +955,14 @@ static void test_grants(void **state)
 	struct host *h = *state;
 	struct bed *t = h->test;
 
+	admit(h, "b", "[]");
+	admit(h, "c", "[]");
 	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
 	assert_refused(t, "denied", "may not have");
 	grant(h, "{\"host\":\"b\",\"service\":\"web\"}");
 	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
 	assert_non_null(strstr(t->answer, "\"certificate\""));
-	question(h, CA_HOST, "spiffe://sealane.local/host/c", service_text("default/web", "good"));
+	question(h, CA_HOST, HOST_C, service_text("default/web", "good"));
 	assert_refused(t, "denied", "may not have");
 	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=web", ""), 200);
 	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
@@ -718,14 +987,16 @@ static void take_back(struct host *h, const char *what, int status)
 static void ask_revoked(struct host *h, const char *have, char ret_version[REVOKED_VERSION_SIZE])
 {
 	struct bed *t = h->test;
-	char text[128];
-	const char *at;
+	struct ca_question q = { .op = CA_OP_REVOKED };
+	struct ca_answer a;
+	char why[256];
 
-	snprintf(text, sizeof(text), "{\"op\":\"revoked\",\"version\":\"%s\"}", have);
-	question(h, CA_HOST, "spiffe://sealane.local/host/c", text);
-	at = strstr(t->answer, "\"version\":\"");
-	assert_non_null(at);
-	assert_int_equal(sscanf(at, "\"version\":\"%41[^\"]", ret_version), 1);
+	assert_int_equal(revoked_version_parse(&q.version, have), 0);
+	question(h, CA_HOST, HOST_C, ask_text(&q, "good"));
+	if (ca_answer_read(&a, CA_OP_REVOKED, t->answer, strlen(t->answer), why, sizeof(why)) < 0 || a.error)
+		fail_msg("%s", t->answer);
+	revoked_version_format(ret_version, &a.version);
+	ca_answer_free(&a);
 }
 
 /* The serial of the certificate that was issued last. */
@@ -772,7 +1043,7 @@ static void test_revocation(void **state)
 	struct bed *t = h->test;
 	char first[REVOKED_VERSION_SIZE], again[REVOKED_VERSION_SIZE];
 
-	grant(h, "{\"host\":\"b\",\"service\":\"*\"}");
+	admit(h, "b", "[\"*\"]");
 	assert_issued(h, HOST_B, "default/web");
 	/* That host's certificates for one service; the wide grant does not give them back. */
 	take_back(h, "web@b", 200);
@@ -820,7 +1091,7 @@ static void test_each_revocation_stands_for_itself(void **state)
 	struct role_issue web;
 	char serial[2 * SERIAL_SIZE + 1];
 
-	grant(h, "{\"host\":\"b\",\"service\":\"*\"}");
+	admit(h, "b", "[\"*\"]");
 	assert_issued(h, HOST_B, "default/web");
 	web = t->issued;
 	assert_issued(h, HOST_B, "default/api");
@@ -855,6 +1126,7 @@ static void test_a_grant_comes_back(void **state)
 	struct host *h = *state;
 	struct bed *t = h->test;
 
+	admit(h, "b", "[]");
 	grant(h, "{\"host\":\"b\",\"service\":\"web\"}");
 	assert_issued(h, HOST_B, "default/web");
 	take_back(h, "web@b", 200);
@@ -954,6 +1226,7 @@ static void test_serials_and_names(void **state)
 	struct bed *t = h->test;
 	char begin[9], body[128];
 
+	admit(h, "b", "[]");
 	grant(h, "{\"host\":\"b\",\"service\":\"deadbeef\"}");
 	take_back(h, "deadbeef", 200);
 	assert_non_null(strstr(t->revoked, "id:spiffe://sealane.local/ns/default/svc/deadbeef\n"));
@@ -987,11 +1260,7 @@ static void ask_often(struct host *h, const char *peer, const char *text, unsign
 
 	for (unsigned sent = t->n_answers; sent < end;) {
 		for (unsigned i = 0; i < 64 && sent < end; i++, sent++) {
-			struct role_msg m = { .type = LB_CA_ASK, .u.ca = { .req = 40 + sent, .mode = CA_HOST } };
-			AUTO_FD fd = text_fd(text);
-
-			strcpy(m.u.ca.peer, peer);
-			tell(&h->linker, &m, fd);
+			begin_question(h, CA_HOST, peer, 40 + sent, text);
 		}
 		while (t->n_answers < sent && clock_ns() < give_up_ns)
 			serve(h, 1);
@@ -1005,6 +1274,11 @@ static void test_a_host_that_asks_without_end(void **state)
 	struct bed *t = h->test;
 	AUTO_FREE(char) bad = strdup(ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "bad"));
 
+	admit(h, "b", "[]");
+	admit(h, "c", "[]");
+	/* What is not signed by it costs it nothing. */
+	question(h, CA_HOST, HOST_B, proven_text(&(struct ca_question){ .op = CA_OP_HOST }, "bad", 4242, NULL));
+	assert_refused(t, "denied", "not signed");
 	/* Whether it gets one or not: each costs the signer the same. */
 	ask_often(h, HOST_B, bad, LIMIT_CA_ISSUED_HOUR - 1);
 	question(h, CA_HOST, HOST_B, bad);
@@ -1014,9 +1288,9 @@ static void test_a_host_that_asks_without_end(void **state)
 	question(h, CA_HOST, HOST_B, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
 	assert_refused(t, "limit", "within an hour");
 	/* Others are not kept from anything by that, and it may still ask what is revoked. */
-	question(h, CA_HOST, "spiffe://sealane.local/host/c", ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
+	question(h, CA_HOST, HOST_C, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
 	assert_non_null(strstr(t->answer, "\"certificate\""));
-	question(h, CA_HOST, HOST_B, "{\"op\":\"revoked\",\"version\":\"0-0\"}");
+	question(h, CA_HOST, HOST_B, ask_text(&(struct ca_question){ .op = CA_OP_REVOKED }, "good"));
 	assert_non_null(strstr(t->answer, "\"revoked\":["));
 	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
 	assert_then("ca.limit", "\"host\":\"b\"");
@@ -1050,45 +1324,111 @@ static void test_versions_of_the_list(void **state)
 
 /* ------------------------------------------------------------------ a member */
 
-static json_t *pem_json(const struct ca_question *q, struct bed *t, const char *id)
-{
-	int64_t now = (int64_t)time(NULL) + t->born_s;
-	struct role_issue i = { .not_before = now - 300, .not_after = now + t->life_s, .serial = { 0x41, (uint8_t)t->n_opens } };
-	char pem[4096];
-
-	memcpy(i.public_key, q->key, sizeof(i.public_key));
-	strcpy(i.spiffe_id, id);
-	return json_pack("{s:s,s:s}", "certificate", certificate(pem, &i), "roots", root_pem());
-}
-
 static int write_json(json_t *o, char *answer, size_t size)
 {
 	AUTO_FREE(char) text = json_dumps(o, JSON_COMPACT);
 
+	assert_non_null(text);
 	snprintf(answer, size, "%s", text);
 	json_decref(o);
 	return 0;
+}
+
+static void read_question(const struct bed *t, struct ca_question *q)
+{
+	char why[200];
+
+	if (ca_question_read(q, t->question, strlen(t->question), why, sizeof(why)) < 0)
+		fail_msg("%s: %s", why, t->question);
+}
+
+/* A certificate for q->key; to whom joins, with roots and @domain, proven by the token of token_of_root(). */
+static int give(const struct bed *t, const struct ca_question *q, const char *id, const char *domain, char *answer, size_t size)
+{
+	int64_t now = (int64_t)time(NULL) + t->born_s;
+	struct role_issue i = { .not_before = now - 300, .not_after = now + t->life_s, .serial = { 0x41, (uint8_t)t->n_opens } };
+	uint8_t secret[TOKEN_SECRET_SIZE], exporter[32], digest[32], mac[32];
+	struct token_known known;
+	char pem[4096];
+	json_t *o;
+
+	memcpy(i.public_key, q->key, sizeof(i.public_key));
+	strcpy(i.spiffe_id, id);
+	certificate(pem, &i);
+	if (q->op != CA_OP_JOIN)
+		return write_json(json_pack("{s:s}", "certificate", pem), answer, size);
+	o = json_pack("{s:s,s:s,s:s}", "certificate", pem, "roots", root_pem(), "trust_domain", domain);
+	AUTO_FREE(char) body = json_dumps(o, JSON_COMPACT);
+	json_decref(o);
+	memset(secret, 0x42, sizeof(secret));
+	memset(exporter, SESSION_BYTE, sizeof(exporter));
+	token_known(&known, secret);
+	sha256(digest, body, strlen(body));
+	ca_joined_mac(mac, known.key, exporter, q->digest, digest);
+	return write_json(ca_joined_json(body, mac), answer, size);
+}
+
+/* Everything that is to be proven is, by what no linker has. */
+static void check_proofs(struct bed *t, const struct ca_question *q)
+{
+	uint8_t exporter[32], digest[32], expected[SIGNATURE_SIZE], mac[32], secret[TOKEN_SECRET_SIZE];
+	struct token_known known;
+
+	memset(exporter, SESSION_BYTE, sizeof(exporter));
+	ca_proven(digest, exporter);
+	assert_int_equal(q->proof_size, sign_text(expected, key_at(q->key), digest));
+	assert_memory_equal(q->proof, expected, q->proof_size);
+	if (q->op == CA_OP_JOIN) {
+		memset(secret, 0x42, sizeof(secret));
+		token_known(&known, secret);
+		assert_memory_equal(q->token, known.id, sizeof(known.id));
+		ca_join_mac(mac, known.key, exporter, q->digest);
+		assert_memory_equal(q->mac, mac, sizeof(mac));
+		assert_int_equal(key_at(q->ask), *key_called(t, "ask"));
+	} else {
+		ca_question_signed(digest, exporter, q->digest);
+		assert_int_equal(q->signature_size, sign_text(expected, *key_called(t, "ask"), digest));
+		assert_memory_equal(q->signature, expected, q->signature_size);
+	}
+}
+
+/* The list that the bed says, signed; its one entry, unless this host has it. */
+static int give_list(const struct bed *t, const struct ca_question *q, char *answer, size_t size)
+{
+	const struct revoked_version version = t->list_version.epoch ? t->list_version : (struct revoked_version){ 7, 9 };
+	const char *entry = t->list_entry ? t->list_entry : "id:spiffe://sealane.local/host/x", *roots = t->list_roots ? t->list_roots : root_pem();
+	struct ca_list_signature s = {};
+	uint8_t digest[32];
+	struct sha256 sum;
+	json_t *o;
+
+	sha256_init(&sum);
+	ca_list_entry_add(&sum, entry);
+	sha256_end(&sum, digest);
+	AUTO_FREE(char) body = ca_list_body(&version, (int64_t)time(NULL) + t->list_made_s, roots, digest);
+	sha256(digest, body, strlen(body));
+	ca_list_signed(digest, digest);
+	s.signature_size = sign_text(s.signature, t->list_key ? t->list_key : 1, digest);
+	assert_int_equal(svid_fingerprint(s.root, root_pem(), strlen(root_pem())), 0); /* whoever signs says that */
+	o = ca_list_json(body, &s, 1);
+	if (revoked_version_supersedes(&version, &q->version))
+		json_object_set_new(o, "revoked", json_pack("[s]", entry));
+	return write_json(o, answer, size);
 }
 
 /* An authority that gives what it is asked for. */
 static int good_authority(struct host *h, struct bed *t, char *answer, size_t size)
 {
 	struct ca_question q;
-	char why[200], id[LIMIT_SPIFFE_ID_SIZE], proof[64];
-	json_t *o;
+	char id[LIMIT_SPIFFE_ID_SIZE];
 
-	if (ca_question_read(&q, t->question, strlen(t->question), why, sizeof(why)) < 0)
-		fail_msg("%s: %s", why, t->question);
+	read_question(t, &q);
 	if (q.op == CA_OP_REVOKED)
-		return write_json(json_pack("{s:s,s:s,s:[s]}", "version", "7-9", "roots", root_pem(), "revoked", "id:spiffe://sealane.local/host/x"), answer, size);
-	/* The proof is by the very key that is to be certified. */
-	snprintf(proof, sizeof(proof), "good by %u", *(uint32_t *)(void *)memcpy(&(uint32_t){ 0 }, q.key + 1, 4));
-	assert_memory_equal(q.proof, proof, strlen(proof));
+		return give_list(t, &q, answer, size);
+	check_proofs(t, &q);
 	if (q.op == CA_OP_SERVICE)
-		return write_json(pem_json(&q, t, spiffe_id_format(id, "sealane.local", &q.service)), answer, size);
-	o = pem_json(&q, t, host_id_format(id, "sealane.local", "a"));
-	json_object_set_new(o, "trust_domain", json_string("sealane.local"));
-	return write_json(o, answer, size);
+		return give(t, &q, spiffe_id_format(id, "sealane.local", &q.service), "", answer, size);
+	return give(t, &q, host_id_format(id, "sealane.local", "a"), "sealane.local", answer, size);
 }
 
 static int deny_all(struct host *h, struct bed *t, char *answer, size_t size)
@@ -1109,22 +1449,29 @@ static int break_off(struct host *h, struct bed *t, char *answer, size_t size)
 
 static int other_key(struct host *h, struct bed *t, char *answer, size_t size)
 {
-	struct ca_question q = { .op = CA_OP_HOST };
-	json_t *o;
+	struct ca_question q;
 
+	read_question(t, &q);
 	make_point(q.key, 4242);
-	o = pem_json(&q, t, "spiffe://sealane.local/host/a");
-	json_object_set_new(o, "trust_domain", json_string("sealane.local"));
-	return write_json(o, answer, size);
+	return give(t, &q, "spiffe://sealane.local/host/a", "sealane.local", answer, size);
 }
 
 static int other_domain(struct host *h, struct bed *t, char *answer, size_t size)
 {
-	struct ca_question q = { .op = CA_OP_HOST };
-	json_t *o = pem_json(&q, t, "spiffe://other.domain/host/a");
+	struct ca_question q;
 
-	json_object_set_new(o, "trust_domain", json_string("other.domain"));
-	return write_json(o, answer, size);
+	read_question(t, &q);
+	return give(t, &q, "spiffe://other.domain/host/a", "other.domain", answer, size);
+}
+
+/* Somebody who saw the question, and not the token. */
+static int somebody_else(struct host *h, struct bed *t, char *answer, size_t size)
+{
+	struct ca_question q;
+
+	read_question(t, &q);
+	q.digest[0] ^= 1; /* the code is over another question */
+	return give(t, &q, "spiffe://sealane.local/host/a", "sealane.local", answer, size);
 }
 
 static const char *token_of_root(void)
@@ -1204,6 +1551,7 @@ static void test_join_says_no(void **state)
 		{ break_off, "the test broke it" },
 		{ other_key, "not the one that was asked for" },
 		{ other_domain, "set trust_domain" },
+		{ somebody_else, "not by the authority that made the token" },
 	};
 	struct host *h = *state;
 	struct bed *t = h->test;
@@ -1246,6 +1594,184 @@ static void test_join_while_linker_dies(void **state)
 	start_linker(h);
 	serve(h, 2500);
 	shown(t, "spiffe://sealane.local/ns/default/svc/api");
+}
+
+/* ------------------------------------------------------------------ what a linker that was taken over may try */
+
+static const char *told_version(struct host *h)
+{
+	static char version[REVOKED_VERSION_SIZE];
+	const char *at;
+
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	at = strstr(g_answer, "\"revoked_version\":\"");
+	assert_non_null(at);
+	assert_int_equal(sscanf(at, "\"revoked_version\":\"%41[^\"]", version), 1);
+	return version;
+}
+
+static void assert_event(struct host *h, const char *event, const char *why)
+{
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_told(event, why);
+}
+
+#define X_REVOKED "id:spiffe://sealane.local/host/x\n"
+
+/* Each try at a start of the daemon, since the list is asked for then; what was taken before stays. */
+static void test_list_must_be_signed(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char second[4096];
+
+	assert_string_equal(told_version(h), "7-9");
+	/* By another key than the root's, with a root of its own. */
+	t->list_version = (struct revoked_version){ 7, 10 };
+	t->list_entry = "serial:0badcafe";
+	t->list_roots = root_of(second, 2);
+	t->list_key = 2;
+	restart(h, g_links);
+	assert_event(h, "ca.list_refused", "signed by no root that this host has");
+	assert_string_equal(told_version(h), "7-9");
+	assert_string_equal(t->revoked, X_REVOKED);
+	assert_string_equal(t->roots, root_pem());
+	/* The same by the root: the new root and the new list count. */
+	t->list_key = 1;
+	restart(h, g_links);
+	assert_string_equal(told_version(h), "7-10");
+	assert_string_equal(t->revoked, "serial:0badcafe\n");
+	assert_string_equal(t->roots, second);
+	assert_event(h, "ca.roots", "");
+}
+
+static void test_list_must_be_newer(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	/* What the authority said once, said again. */
+	t->list_version = (struct revoked_version){ 7, 8 };
+	t->list_entry = "serial:0badcafe";
+	restart(h, g_links);
+	assert_event(h, "ca.list_refused", "older than the one that this host has");
+	t->list_version = (struct revoked_version){ 6, 80 };
+	t->list_made_s = -100;
+	restart(h, g_links);
+	assert_event(h, "ca.list_refused", "older than the one that this host has");
+	t->list_made_s = 1000;
+	restart(h, g_links);
+	assert_event(h, "ca.list_refused", "of a time that has not come yet");
+	assert_string_equal(told_version(h), "7-9");
+	assert_string_equal(t->revoked, X_REVOKED);
+	/* Another epoch, made later. */
+	t->list_made_s = 5;
+	restart(h, g_links);
+	assert_string_equal(told_version(h), "6-80");
+	assert_string_equal(t->revoked, "serial:0badcafe\n");
+}
+
+/* Who keeps lists back, or says an old one again, is found out by their time. */
+static void test_list_gets_old(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	t->list_version = (struct revoked_version){ 7, 10 };
+	t->list_made_s = -LIMIT_CA_LIST_AGE_S - 5;
+	restart(h, g_links);
+	assert_string_equal(told_version(h), "7-10");
+	assert_event(h, "ca.stale", "no newer list of what is revoked has come");
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"list_made\"", "\"list_stale\":true");
+	t->list_made_s = 0;
+	t->list_version = (struct revoked_version){ 7, 11 };
+	restart(h, g_links);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"list_made\"", "\"list_stale\":false");
+}
+
+/* A certificate that no root of ours has signed is not taken, whatever it says. */
+static void test_certificate_must_be_signed(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	unsigned before = t->n_credentials;
+
+	g_signs = 2;
+	send_config(h, "trust_domain = sealane.local\nhost_name = a\nlisten = \"127.0.0.1:7443\"\nservice redis {}\nservice web {}\nservice api {}\n");
+	serve(h, 300);
+	assert_int_equal(t->n_credentials, before);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"default/api\"", "signed by no root that this host has");
+	g_signs = 1;
+	serve(h, 2500);
+	shown(t, "spiffe://sealane.local/ns/default/svc/api");
+}
+
+#define EPOCH "{\"epoch\":\"11111111111111111111111111111111\",\"generation\":1}"
+
+static void catalogue_says(struct chan *c, uint32_t type, const char *key, const char *value)
+{
+	struct role_msg m = { .type = type };
+
+	if (type == EB_ENTRY) {
+		m.u.entry = (struct role_etcd_entry){ .state = ETCD_ENTRY_PUT, .revision = 5 };
+		strcpy(m.u.entry.key, key);
+		strcpy(m.u.entry.value, value);
+	} else {
+		m.u.etcd_range = (struct role_etcd_range){ .cluster_id = 1, .revision = 5 };
+	}
+	tell(c, &m, -1);
+}
+
+/* Somebody who writes to etcd: the authority's host is elsewhere. */
+static void catalogue_moves_authority(struct host *h, struct chan *c)
+{
+	struct role_msg m = { .type = WB_CATALOGUE };
+	int fds[2];
+
+	assert_int_equal(chan_pair(fds), 0);
+	tell(&h->warden, &m, fds[0]);
+	close(fds[0]);
+	chan_init(c, fds[1]);
+	serve(h, 200);
+	catalogue_says(c, EB_BEGIN, "", "");
+	catalogue_says(c, EB_ENTRY, "epoch", EPOCH);
+	catalogue_says(c, EB_ENTRY, "hosts/z", "{\"address\":\"10.0.0.7:7443\"}");
+	catalogue_says(c, EB_END, "", "");
+	serve(h, 300);
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_non_null(strstr(g_answer, "10.0.0.7:7443"));
+}
+
+/* What the configuration says counts before the token; what the catalogue says is tried when nobody is there. */
+static void test_where_the_authority_is(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char text[512];
+	struct chan c;
+
+	assert_string_equal(t->open.address, "10.0.0.9:7443");
+	snprintf(text, sizeof(text), "%setcd { endpoints = \"http://127.0.0.1:2379\" address = \"10.0.0.1:7443\" }\n", g_links);
+	restart(h, text);
+	catalogue_moves_authority(h, &c);
+	restart(h, text); /* it is known from the disk */
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	assert_non_null(strstr(g_answer, "10.0.0.7:7443"));
+	assert_string_equal(t->open.address, "10.0.0.9:7443");
+	strcpy(t->gone, "10.0.0.9:7443");
+	t->list_version = (struct revoked_version){ 7, 10 };
+	restart(h, text);
+	assert_string_equal(t->open.address, "10.0.0.7:7443");
+	assert_string_equal(t->open.host, "z"); /* whose certificate has to be shown there */
+	assert_string_equal(told_version(h), "7-10");
+	assert_event(h, "ca.elsewhere", "10.0.0.7:7443");
+	snprintf(text, sizeof(text), "%shost z { address = \"10.0.0.8:7443\" }\n", g_links);
+	restart(h, text);
+	assert_string_equal(t->open.address, "10.0.0.8:7443");
+	chan_close(&c);
 }
 
 static void test_rotation(void **state)
@@ -1384,6 +1910,10 @@ int main(void)
 		CA_TEST(test_linker_restarts, setup_authority),
 		CA_TEST(test_services_come_and_go, setup_authority),
 		CA_TEST(test_token_is_used_once, setup_authority),
+		CA_TEST(test_join_is_proven, setup_authority),
+		CA_TEST(test_two_with_one_token, setup_authority),
+		CA_TEST(test_who_asks, setup_authority),
+		CA_TEST(test_list_is_signed_once, setup_authority),
 		CA_TEST(test_token_ends, setup_authority),
 		CA_TEST(test_who_may_ask_what, setup_authority),
 		CA_TEST(test_grants, setup_authority),
@@ -1398,6 +1928,11 @@ int main(void)
 		CA_TEST(test_join, setup_links),
 		CA_TEST(test_join_says_no, setup_links),
 		CA_TEST(test_join_while_linker_dies, setup_member),
+		CA_TEST(test_list_must_be_signed, setup_member),
+		CA_TEST(test_list_must_be_newer, setup_member),
+		CA_TEST(test_list_gets_old, setup_member),
+		CA_TEST(test_certificate_must_be_signed, setup_member),
+		CA_TEST(test_where_the_authority_is, setup_member),
 		CA_TEST(test_rotation, setup_member),
 		CA_TEST(test_clock, setup_member),
 		CA_TEST(test_files, setup_links),

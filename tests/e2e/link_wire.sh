@@ -297,6 +297,31 @@ test_tokens() {
 	check "lanes go on as before" within 10 ping_is_answered a web
 }
 
+# Whoever holds a host's certificate and has handshakes signed, as a linker that was taken over does, cannot ask in its name for all that.
+test_questions() {
+	local before key=BAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=
+	local body='{\"op\":\"service\",\"service\":\"default/web\",\"key\":\"'$key'\",\"proof\":\"MAA=\"}'
+	local list='{\"op\":\"revoked\",\"version\":\"0-0\"}'
+	mkdir "$T/taken"
+	cp "$HOSTS_DIR/a/state/state.db"* "$T/taken/"
+	"$PYTHON" - "$T/taken/state.db" >"$T/taken/host" <<'PY' || fail "a's certificate is in its state"
+import sqlite3, sys
+print(*sqlite3.connect(sys.argv[1]).execute("SELECT key, pem FROM certificate WHERE name = 'host'").fetchone(), sep="\n")
+PY
+	sed 1d "$T/taken/host" >"$T/taken/host.crt"
+	ask() { net_in x timeout 20 "$PYTHON" "$E2E_DIR/linkpeer.py" "${HOST_ADDRESS[b]}:$LINK_PORT" "$T/taken/host.crt" \
+		"$HOSTS_DIR/a/state/keys/$(head -1 "$T/taken/host").key" "$T/taken/roots.pem" sealane-ca/1 hello "ask=$1" 2>&1; }
+	"$PYTHON" -c 'import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute("SELECT roots FROM membership").fetchone())' \
+		"$T/taken/state.db" >"$T/taken/roots.pem"
+	check_match "what is revoked anybody is told, signed by the root" '"signatures"' "$(ask '{"body":"'"$list"'"}')"
+	before=$(on b log_lines)
+	check_match "a question without a signature: refused" 'CA_ANSWER 0 .*"malformed"' "$(ask '{"body":"'"$body"'"}')"
+	check_match "signed by another key than the one that the host joined with: refused" 'CA_ANSWER 0 .*not signed by the key' \
+		"$(ask '{"body":"'"$body"'","signature":"MAA="}')"
+	check "both are told" on b event_after "$before" ca.refuse '(.reason == "denied" and .host == "a")'
+	check "the key of questions is root's alone" test "$(stat -c '%u %a' "$HOSTS_DIR/a/state/keys/ask.key")" = "0 600"
+}
+
 test_revocation() {
 	local before
 	check "before: served" within 10 ping_is_answered a victim
@@ -325,6 +350,6 @@ test_revocation() {
 	check_not "what is not revoked" on b sl ca unrevoke victim
 }
 
-for t in ${TESTS:-capture certificates tls tickets frames silence tokens revocation}; do
+for t in ${TESTS:-capture certificates tls tickets frames silence tokens questions revocation}; do
 	"test_$t"
 done

@@ -5,9 +5,9 @@
 
 The words are sent in order, each a frame, or wait:
   hello[=WINDOW]  open=LANE:NS/NAME  data=LANE:TEXT  flood=LANE:BYTES  credit=LANE:N  fin=LANE  reset=LANE  ping  goaway
-  frame=LANE:TYPE:FLAGS:HEX  raw=HEX  wait=SECONDS
+  frame=LANE:TYPE:FLAGS:HEX  ask=JSON  raw=HEX  wait=SECONDS
 Then it reads for two seconds, or until the end, and prints a line for each frame that came, and how it ended:
-  "HELLO 0 ...", "REFUSED 1 denied ...", "DATA 1 5", "closed", "alert ...", "open"
+  "HELLO 0 ...", "REFUSED 1 denied ...", "DATA 1 5", "CA_ANSWER 0 {...}", "closed", "alert ...", "open"
 CERTIFICATE "-": none.
 """
 import socket
@@ -40,6 +40,7 @@ def encode(word):
         case "ping": return frame(0, 10, b"12345678")
         case "goaway": return frame(0, 12)
         case "frame": return frame(int(parts[0]), int(parts[1]), bytes.fromhex(parts[3]), int(parts[2]))
+        case "ask": return frame(0, 14, rest.encode())
         case "raw": return bytes.fromhex(rest)
     sys.exit(f"what is '{word}'?")
 
@@ -49,6 +50,8 @@ def show(lane, kind, payload):
     if kind in (4, 8) and payload:
         code = CODES[payload[0]] if payload[0] < len(CODES) else str(payload[0])
         print(name, lane, code, payload[1:].decode(errors="replace"))
+    elif kind == 15:
+        print(name, lane, payload.decode(errors="replace"))
     else:
         print(name, lane, len(payload))
 
