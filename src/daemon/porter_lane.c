@@ -351,16 +351,19 @@ static void await_answer(struct porter *p, struct porter_slot *s)
 
 /* Open lanes. */
 
-/* A linker may say so when the far host has cut the lane. In our words, since its own may be that host's. */
-static void cut_from_afar(struct porter *p, struct porter_slot *s)
+/* A linker says so of a lane that came to no end in order. In our words, since its own may be the other host's. */
+static void cut_from_afar(struct porter *p, struct porter_slot *s, int error)
 {
-	porter_say(s->leashes[s->lent_side == PORTER_CLIENT ? PORTER_SERVER : PORTER_CLIENT], CTL_CUT, -ECANCELED,
-		   "the other host has cut the lane: an intention went there, or an identity ended");
-	porter_lane_end(p, s, LANE_END_CUT, -ECANCELED, NULL);
+	int told = error == -ECANCELED ? -ECANCELED : -ECONNABORTED;
+
+	porter_say(s->leashes[s->lent_side == PORTER_CLIENT ? PORTER_SERVER : PORTER_CLIENT], CTL_CUT, told,
+		   told == -ECANCELED ? "the other host has cut it: an intention went there, or an identity ended" :
+					"the link to the other host has ended, or one of the two hosts could not carry the lane any more");
+	porter_lane_end(p, s, LANE_END_CUT, told, NULL);
 }
 
 /* Return: as porter_peer_left(); 2: a linker said CTL_CUT. */
-static int hear_leash(struct porter_slot *s, enum porter_side side)
+static int hear_leash(struct porter_slot *s, enum porter_side side, int *ret_error)
 {
 	int fds[CONTROL_FDS], r;
 	struct control_msg m;
@@ -370,19 +373,21 @@ static int hear_leash(struct porter_slot *s, enum porter_side side)
 	r = control_recv(s->leashes[side], &m, fds);
 	for (size_t i = 0; r == 1 && i < CONTROL_FDS; i++)
 		fd_cleanup(&fds[i]);
-	if (r == 1)
-		return m.type == CTL_CUT ? 2 : -EPROTO;
+	if (r == 1 && m.type == CTL_CUT) {
+		*ret_error = m.u.error.error;
+		return 2;
+	}
 	return r == -EAGAIN || r == -EINTR ? 0 : r == 0 || r == -ECONNRESET ? 1 : -EPROTO;
 }
 
 static void lane_given_up(struct porter *p, struct porter_slot *s, enum porter_side side)
 {
-	int r = hear_leash(s, side);
+	int error = 0, r = hear_leash(s, side, &error);
 
 	if (r == 0)
 		return;
 	if (r == 2) {
-		cut_from_afar(p, s);
+		cut_from_afar(p, s, error);
 		return;
 	}
 	if (r == 1) {

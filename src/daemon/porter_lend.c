@@ -10,7 +10,8 @@
  *   LEND_CLIENT   a slot of its own, LENT: the linker's first message must be a CTL_CONNECT with a region, which is checked like any
  *                 client's; then it waits for its turn at the listener (QUEUED). What is named in the message nobody reads.
  *
- * On its leash of an open lane a linker may say CTL_CUT, when the far host has cut it: the library is told so, in words of ours.
+ * On its leash of an open lane a linker may say CTL_CUT: the far host has cut it (ECANCELED), or it cannot go on (any other error). The library
+ * is told so, in words of ours; else it would look like an end of stream.
  *
  * Leashes of such lanes are not kept (no PB_KEEP): a linker does not outlive its daemon, and a lane not its linker.
  *

@@ -1510,7 +1510,7 @@ static void test_hostile_linker(void **state)
 /* As the server: an answer that is none, what it may say on an open lane's leash, and what it may not. */
 static void test_hostile_linker_serves(void **state)
 {
-	struct control_msg far = { .type = CTL_CUT, .version = CONTROL_VERSION, .u.error = { .error = -1, .why = "\033[2J" } };
+	struct control_msg far = { .type = CTL_CUT, .version = CONTROL_VERSION, .u.error = { .error = -ECANCELED, .why = "\033[2J" } };
 	struct bed b = bed_start();
 	int fd, fds[CONTROL_FDS];
 	struct lane lent;
@@ -1531,6 +1531,19 @@ static void test_hostile_linker_serves(void **state)
 	far = get(lent.client, CTL_CUT, fds);
 	assert_int_equal(far.u.error.error, -ECANCELED);
 	assert_non_null(strstr(far.u.error.why, "the other host has cut"));
+	hear_closed(&b, lent.id, LANE_END_CUT);
+	get_end(lent.client);
+	lane_close(&lent);
+	close(fd);
+	lent = lane_lent(&b, &fd);
+	linker_gets_offer(&lent, fd);
+	server_accepts(&lent);
+	client_gets_link(&lent);
+	hear(&b, PB_OPEN);
+	far.u.error = (struct control_error){ .error = 12345 };
+	assert_int_equal(control_send(lent.leash, &far, NULL), 0);
+	far = get(lent.client, CTL_CUT, fds);
+	assert_int_equal(far.u.error.error, -ECONNABORTED);
 	hear_closed(&b, lent.id, LANE_END_CUT);
 	get_end(lent.client);
 	lane_close(&lent);
