@@ -8,12 +8,16 @@
  *   lanetool fair SERVICE N SECONDS               N busy lanes; prints least, median and most round trips of a lane
  *   lanetool count SERVICE                        sends 1, 2, 3 ... as fast as it can (for kill tests)
  *   lanetool sum SERVICE                          takes lanes one after the other, checks that 1, 2, 3 ... come in order
+ *   lanetool mirror SERVICE                       sends streams back, one lane after the other
+ *   lanetool pour SERVICE N                       N bytes there and back at the same time; prints the hash if both have the same
  *
  * Exit status: 0; 1: failed, with sealane_last_error() on standard error; 3: the lane was cut.
  */
 #include "sealane.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,6 +297,95 @@ static int sum(const char *service, struct sealane_options o)
 	}
 }
 
+static int mirror(const char *service, struct sealane_options o)
+{
+	struct sealane_listener *listener;
+	int r;
+
+	o.kind = SEALANE_STREAM;
+	r = sealane_listen(&listener, service, &o);
+	if (r < 0)
+		return failed("listen", r);
+	puts("listening");
+	fflush(stdout);
+	for (;;) {
+		struct sealane_lane *lane;
+		ssize_t n;
+
+		if (sealane_accept(listener, &lane, SEALANE_FOREVER) < 0)
+			continue;
+		print_peer("from", lane);
+		while ((n = sealane_read(lane, g_buf, sizeof(g_buf), SEALANE_FOREVER)) > 0)
+			if (sealane_write(lane, g_buf, (size_t)n, SEALANE_FOREVER) != n)
+				break;
+		printf("stream ended: %s\n", n < 0 ? sealane_strerror((int)n) : "in order");
+		fflush(stdout);
+		sealane_close(lane);
+	}
+}
+
+static uint64_t hash(uint64_t h, const char *bytes, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (unsigned char)bytes[i]) * UINT64_C(0x100000001b3); /* FNV-1a */
+	return h;
+}
+
+struct pouring {
+	struct sealane_lane *lane;
+	size_t size;
+	uint64_t hash;
+	int error;
+};
+
+static void *pour_out(void *arg)
+{
+	static char bytes[100003];
+	struct pouring *p = arg;
+	uint32_t x = 1;
+
+	for (size_t left = p->size, n; left > 0 && p->error == 0; left -= n) {
+		ssize_t sent;
+
+		n = left < sizeof(bytes) ? left : sizeof(bytes);
+		for (size_t i = 0; i < n; i++)
+			bytes[i] = (char)((x = x * 1664525 + 1013904223) >> 24);
+		p->hash = hash(p->hash, bytes, n);
+		sent = sealane_write(p->lane, bytes, n, 20 * SECOND);
+		p->error = sent < 0 ? (int)sent : (size_t)sent < n ? -ETIMEDOUT : 0;
+	}
+	if (p->error == 0)
+		p->error = sealane_shutdown(p->lane);
+	return NULL;
+}
+
+static int pour(const char *service, struct sealane_options o, size_t size)
+{
+	struct pouring p = { .size = size };
+	uint64_t back = 0, got = 0;
+	pthread_t thread;
+	ssize_t n;
+	int r;
+
+	o.kind = SEALANE_STREAM;
+	r = sealane_connect(&p.lane, service, &o);
+	if (r < 0)
+		return failed("connect", r);
+	print_peer("to", p.lane);
+	if (pthread_create(&thread, NULL, pour_out, &p) != 0)
+		return 1;
+	while ((n = sealane_read(p.lane, g_buf, sizeof(g_buf), 20 * SECOND)) > 0) {
+		back = hash(back, g_buf, (size_t)n);
+		got += (uint64_t)n;
+	}
+	pthread_join(thread, NULL);
+	if (n < 0 || p.error < 0)
+		return failed(n < 0 ? "read" : "write", n < 0 ? (int)n : p.error);
+	printf("%s %llu bytes, hash %016llx\n", got == size && back == p.hash ? "same" : "OTHER", (unsigned long long)got, (unsigned long long)back);
+	sealane_close(p.lane);
+	return got == size && back == p.hash ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 2 ? argv[1] : "", *service = argc > 2 ? argv[2] : "";
@@ -313,6 +406,10 @@ int main(int argc, char **argv)
 		return count(service, o);
 	if (strcmp(verb, "sum") == 0)
 		return sum(service, o);
-	fprintf(stderr, "usage: lanetool serve|ping|talk|hold|fair|count|sum SERVICE [N [M]]\n");
+	if (strcmp(verb, "mirror") == 0)
+		return mirror(service, o);
+	if (strcmp(verb, "pour") == 0)
+		return pour(service, o, (size_t)n);
+	fprintf(stderr, "usage: lanetool serve|ping|talk|hold|fair|count|sum|mirror|pour SERVICE [N [M]]\n");
 	return 2;
 }
