@@ -68,8 +68,10 @@ enum {
 	LIMIT_KEYS = 2 * LIMIT_SERVICES + 2,
 	/* How long a certificate may live, seconds: 30 days, and what it is dated back (docs/design/link.md). */
 	LIMIT_SVID_LIFE_S = 31 * 86400,
-	/* Lanes one linker carries: one descriptor each, below the common hard limit of 20,000. */
+	/* Lanes one linker carries: one descriptor each, of a library's two, below the common hard limit of 20,000 for most. */
 	LIMIT_LINK_LANES = 16384,
+	/* What one linker's regions for lanes of libraries may take, in MiB: they are smaller where there are many (linker_ring.c). */
+	LIMIT_LINK_RINGS_MIB = 1024,
 	/* Sessions one linker has: services of this host times hosts that they talk to, and the other way round. */
 	LIMIT_LINK_SESSIONS = 4096,
 	/* Pairs of identities whose sessions are counted by themselves; what is beyond counts for the host alone. */

@@ -61,19 +61,28 @@ static bool spin_is_due(struct spin *s)
 	return s->pays >= SPIN_ONE / 2 || ++s->skipped % SPIN_TRY_EVERY == 0;
 }
 
+static bool look(const struct spin *s, bool sleeps)
+{
+	return s->look && s->look(s->look_arg, sleeps);
+}
+
 int spin_wait(struct spin *s, int epoll_fd, struct epoll_event *events, int n_events, int timeout_ms)
 {
+	bool due = spin_is_due(s), found = false;
 	uint64_t start;
-	int n;
+	int n = 0;
 
-	if (!spin_is_due(s) || timeout_ms == 0)
-		return epoll_wait(epoll_fd, events, n_events, timeout_ms);
-	start = clock_ns();
-	do {
-		n = epoll_wait(epoll_fd, events, n_events, 0);
-		if (n == 0 && s->yields)
-			sched_yield();
-	} while (n == 0 && clock_ns() - start < SPIN_NS);
-	s->pays = average(s->pays, n > 0 ? SPIN_ONE : 0);
-	return n != 0 ? n : epoll_wait(epoll_fd, events, n_events, timeout_ms);
+	if (due && timeout_ms != 0) {
+		start = clock_ns();
+		do {
+			n = epoll_wait(epoll_fd, events, n_events, 0);
+			found = n != 0 || look(s, false);
+			if (!found && s->yields)
+				sched_yield();
+		} while (!found && clock_ns() - start < SPIN_NS);
+		s->pays = average(s->pays, n > 0 || (n == 0 && found) ? SPIN_ONE : 0);
+	}
+	if (found)
+		return n;
+	return epoll_wait(epoll_fd, events, n_events, timeout_ms != 0 && look(s, true) ? 0 : timeout_ms);
 }

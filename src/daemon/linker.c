@@ -464,12 +464,14 @@ static void linker_run_sessions(struct linker *k)
 
 static void linker_tick(struct linker *k)
 {
-	uint64_t due;
+	uint64_t due, lanes_due;
 
 	if (k->now_ns < k->tick_due_ns)
 		return;
 	k->tick_due_ns = UINT64_MAX;
 	due = peer_tick(k);
+	lanes_due = llane_tick(k);
+	due = lanes_due < due ? lanes_due : due;
 	for (uint32_t i = 0, left = k->n_sessions; i < LIMIT_LINK_SESSIONS && left > 0; i++)
 		if (k->sessions[i].phase != PHASE_FREE) {
 			uint64_t at = session_tick(k, &k->sessions[i]);
@@ -494,6 +496,7 @@ static void linker_batch(struct linker *k)
 	int r;
 
 	llane_unpause(k);
+	(void)!rings_look(k, false);
 	linker_tick(k);
 	linker_run_sessions(k);
 	session_reap(k);
@@ -606,6 +609,11 @@ static void linker_free(struct linker *k)
 	free(k);
 }
 
+static bool linker_look(void *arg, bool sleeps)
+{
+	return rings_look(arg, sleeps);
+}
+
 int linker_new(struct linker **ret, int channel_fd)
 {
 	struct linker *k = calloc(1, sizeof(*k));
@@ -623,6 +631,8 @@ int linker_new(struct linker **ret, int channel_fd)
 	memset(k->listeners, 0xff, sizeof(k->listeners)); /* -1 */
 	chan_init(&k->broker, channel_fd);
 	spin_init(&k->spin, true);
+	k->spin.look = linker_look;
+	k->spin.look_arg = k;
 	k->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	r = k->epoll_fd < 0 ? -errno : linker_tables_init(k);
 	if (r == 0)
@@ -660,7 +670,9 @@ int linker_isolate(void)
 {
 	static const struct isolate_call calls[] = {
 		{ .name = "accept4" },
-		{ .name = "memfd_create" },
+		{ .name = "memfd_create" }, /* texts for the broker, regions for libraries */
+		{ .name = "ftruncate" },
+		{ .name = "fallocate" },
 		{},
 	};
 	int r = isolate_paths(NULL, 0);

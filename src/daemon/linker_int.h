@@ -6,7 +6,9 @@
  *   linker_session.c  a session's life: handshake, HELLO, time, proofs, its end
  *   linker_in.c       ciphertext -> frames -> lanes
  *   linker_out.c      lanes -> frames -> ciphertext
- *   linker_lane.c     a lane: the application's socket, and its ends
+ *   linker_lane.c     a lane: between a session and an application, and its ends
+ *   linker_socket.c   an application behind a socket
+ *   linker_ring.c     an application that has the library: its lane in shared memory
  *   linker_kept.c     what came for an application that does not read
  *   linker_source.c   whom sessions come from, and what each of those takes
  *   linker_ca.c       certificates' questions and answers, and what hosts announce
@@ -24,6 +26,8 @@
 #include "link/flow.h"
 #include "link/frame.h"
 #include "link/tls.h"
+#include "shm/region.h"
+#include "shm/wake.h"
 
 #include <sys/queue.h>
 #include <sys/socket.h>
@@ -63,13 +67,43 @@ enum linker_event { LINKER_EVENT_CHANNEL, LINKER_EVENT_LISTENER, LINKER_EVENT_SE
  *   FREE      nothing may touch it.
  *   WAITING   ours to another host; its session is not up. Nothing is read. Left when the session is (-> OPENING) or is over (-> FREE).
  *   OPENING   OPEN was sent: DATA may be sent. Left by OPENED (-> OPEN) and REFUSED (-> FREE).
- *   ASKED     a peer's; the broker is asked. There is no socket: DATA is kept. Left by BL_GO (-> OPEN) and BL_NO (-> FREE).
+ *   ASKED     a peer's; the broker is asked. There is no socket: DATA is kept. Left by BL_GO (-> OPEN, or JOINING) and BL_NO (-> FREE).
+ *   JOINING   a peer's, to a library: the porter has our CTL_CONNECT. Nothing may come. Left by its answer (-> OPEN, or FREE), by time.
  *   OPEN      both ways. Left when both directions are done, by RESET or BL_CUT.
  *   DRAINING  its number is done with and it belongs to no session any more: what was kept is still written to the application.
+ *   LINGERING a library's; it has ended, and nobody here knows it any more. Its bell stays open until the library was told why. Left when it hangs up,
+ *             or by time (-> FREE).
  */
-enum lane_state { LANE_FREE, LANE_WAITING, LANE_OPENING, LANE_ASKED, LANE_OPEN, LANE_DRAINING };
+enum lane_state { LANE_FREE, LANE_WAITING, LANE_OPENING, LANE_ASKED, LANE_JOINING, LANE_OPEN, LANE_DRAINING, LANE_LINGERING };
 
 struct session;
+struct linker;
+struct llane;
+struct lring;
+
+/*
+ * What is different for applications behind a socket and those that have the library. What came for a library is whole frames, with their headers,
+ * and counts so, also where it is kept: the header says where a message ends.
+ */
+struct app_ops {
+	/*
+	 * take() - DATA of what it says, in room for @n_frames at @to, for at most @max bytes of credit. Return: bytes at @to. When there is no
+	 * more, ready is false, and epoll will tell; where there is not credit enough, wants says how much is. The lane may have ended.
+	 */
+	size_t (*take)(struct linker *k, struct llane *l, uint8_t *to, size_t n_frames, size_t max);
+	/*
+	 * give() - what came for it. Return: how much of @size it took. Less: it is full (blocked), it takes no more (llane_break()), or what is left is
+	 * not all of a record.
+	 */
+	size_t (*give)(struct linker *k, struct llane *l, struct iovec *iov, size_t n_iov, size_t size);
+	/* arm() - after give(): is epoll to tell of room? */
+	void (*arm)(struct linker *k, struct llane *l);
+	/* event() - what epoll told, or 0: note it in ready, closing, blocked. Return: false: nothing is to be done, or the lane has ended. */
+	bool (*event)(struct linker *k, struct llane *l, uint32_t events);
+	/* shut() - it has all that came, and learns that there is no more. deafen() - what it says is not read any more. */
+	void (*shut)(struct llane *l);
+	void (*deafen)(struct llane *l);
+};
 
 /* Everybody at one address, or in one IPv6 /64. Made for the first session, gone with the last that refers to it. */
 struct source {
@@ -86,25 +120,32 @@ struct llane {
 	uint32_t number; /* in its session */
 	uint32_t kid;	 /* inbound: whose certificate was shown for it */
 	uint64_t id;	 /* the broker's; 0: none yet */
-	int fd;		 /* owned; -1: none (yet) */
+	int fd;		 /* owned; what epoll watches: the application's socket; of a library the porter's connection, and then the bell. -1: none (yet) */
 	bool outbound;
-	uint8_t kind;
+	uint8_t kind; /* enum link_kind */
+	const struct app_ops *app;
+	struct lring *ring; /* owned; of a library, from OPEN on, or JOINING */
 	struct session *session; /* NULL: DRAINING */
 	struct flow flow;
 	struct bucket bucket;
-	uint64_t due_ns; /* paused: when there are tokens */
+	uint64_t debt;	 /* tokens that whole records took beyond what there was */
+	uint64_t due_ns; /* paused: when there are tokens; JOINING, LINGERING: until when */
 
 	/* From the application. */
 	bool ready;    /* there may be something to read */
 	bool closing;  /* it said that it ends: a short read does not mean that nothing else is there */
 	bool fin_sent; /* it ended, and we said so */
+	uint32_t wants; /* credit without which nothing more can be sent; at least 1 */
+	const char *fault; /* how its library broke the format: the lane is over. NULL: not */
 
 	/* To the application. */
 	uint8_t *kept; /* owned: a ring of kept_cap bytes that it did not take yet; NULL most of the time */
 	uint32_t kept_at, kept_size, kept_cap;
 	struct source *holder; /* a reference: whose kept_cap is counted; NULL: nothing is kept */
 	bool fin_received;
-	bool blocked; /* its socket is full, or tokens are out */
+	bool in_message; /* a message has begun, whose pieces have this tag */
+	uint8_t message_tag;
+	bool blocked; /* its socket, or ring, is full */
 	bool armed;   /* epoll is asked for EPOLLOUT */
 	bool broken;  /* it takes no more: what comes is dropped */
 	bool ended;   /* it was told that there is no more */
@@ -112,8 +153,8 @@ struct llane {
 	enum lane_end end; /* the first fault */
 	int error;
 	uint64_t bytes_in, bytes_out, reads_in, reads_out; /* in: from the far end */
-	bool in_ready, in_credits, in_paused;
-	TAILQ_ENTRY(llane) of_session, queue, credits;
+	bool in_ready, in_credits, in_paused, in_joining, in_watched, in_lingering;
+	TAILQ_ENTRY(llane) of_session, queue, credits, watched; /* queue: ready, paused, joining or lingering */
 	char destination[LIMIT_SERVICE_SIZE];
 };
 TAILQ_HEAD(llane_list, llane);
@@ -291,6 +332,12 @@ struct linker {
 	bool accepts_next;	     /* then those who wait to be accepted and those who were take turns */
 	struct llane_list paused;
 	uint64_t paused_due_ns, tick_due_ns;
+	struct llane_list joining, lingering; /* the first is due first */
+	struct llane_list watched;   /* whose rings were empty since we slept last: looked at, where others have to ring */
+	uint64_t rings_size;	     /* of the regions that we made for libraries */
+	uint32_t n_ring_fds;	     /* lanes' descriptors beyond one */
+	uint64_t fault_warn_at_ns;
+	uint32_t n_faults_untold;
 	struct chunk_list pool;
 	uint64_t kept_size, kept_max; /* memory of all lanes' rings */
 	uint64_t kept_warn_at_ns;
@@ -332,6 +379,7 @@ uint32_t llane_cid(const struct linker *k, const struct llane *l);
 struct llane *llane_find(struct linker *k, uint32_t cid);
 struct llane *llane_by_id(struct linker *k, uint64_t id);
 void llane_set_id(struct linker *k, struct llane *l, uint64_t id);
+void llane_unset_id(struct linker *k, struct llane *l); /* idempotent */
 struct llane *llane_by_number(struct linker *k, const struct session *s, uint32_t number);
 /* llane_set_number(), llane_unset_number() - what the far side calls it. */
 void llane_set_number(struct linker *k, struct llane *l, uint32_t number);
@@ -420,7 +468,7 @@ void session_control_done(struct linker *k, struct session *s, size_t size);
 /* --- linker_lane.c --- */
 /* llane_open() - WAITING, and its session can carry: say OPEN. */
 void llane_open(struct linker *k, struct llane *l);
-/* llane_watch() - tell epoll of its socket. Return: 0 or negative errno. */
+/* llane_watch() - l->fd is what BL_CARRY or BL_GO brought: tell epoll of it. Return: 0 or negative errno. */
 MUST_CHECK int llane_watch(struct linker *k, struct llane *l);
 void llane_event(struct linker *k, struct llane *l, uint32_t events);
 /* llane_offer() - put it among those that have something to send, if it has. */
@@ -452,6 +500,45 @@ void llane_recall(struct linker *k, uint64_t id);
 void llane_limit(struct linker *k, const struct role_lane_ref *m);
 void llane_unpause(struct linker *k);
 struct role_stats llane_stats(const struct llane *l);
+/* llane_tick() - libraries that were asked and do not answer, and those that have been told long enough. Return: when it wants the next. */
+uint64_t llane_tick(struct linker *k);
+
+/* For the two kinds of application. */
+/* llane_check() - is anything left to do for it? The lane may have ended. */
+void llane_check(struct linker *k, struct llane *l);
+enum lane_end llane_here(const struct llane *l);
+void llane_blame(struct llane *l, enum lane_end end, int error);
+/* llane_spend() - so many bytes went, either way. */
+void llane_spend(struct linker *k, struct llane *l, size_t n);
+/* llane_break() - nothing can reach the application any more. */
+void llane_break(struct linker *k, struct llane *l, int error);
+/* llane_finish() - it has said all: FIN at @to. Return: its size. The lane may have ended. */
+size_t llane_finish(struct linker *k, struct llane *l, uint8_t *to);
+/* llane_joined() - JOINING is over: @error 0: the lane is open; else its program does not have it, and the far side hears @far. */
+void llane_joined(struct linker *k, struct llane *l, int error, enum link_code far);
+
+/* --- linker_socket.c --- */
+extern const struct app_ops app_socket;
+/* socket_watch() - l->fd is the application's. Return: 0 or negative errno. */
+MUST_CHECK int socket_watch(struct linker *k, struct llane *l);
+
+/* --- linker_ring.c --- */
+extern const struct app_ops app_lent, app_ring;
+/* ring_watch_lent() - l->fd is what PB_LENT gave, where an offer waits. Return: 0 or negative errno. */
+MUST_CHECK int ring_watch_lent(struct linker *k, struct llane *l);
+/* ring_accept() - take that offer. ring_connect() - the other way round: ask the listener; llane_joined() follows, if it is 0. Return: 0 or negative errno. */
+MUST_CHECK int ring_accept(struct linker *k, struct llane *l);
+MUST_CHECK int ring_connect(struct linker *k, struct llane *l);
+/*
+ * rings_look() - has something come into the rings that are watched? Then it is offered. @sleeps: of those where nothing has, libraries ring from now on.
+ * Return: something has.
+ */
+bool rings_look(struct linker *k, bool sleeps);
+/* ring_tell_why() - it was cut, or it broke: for the porter, which tells the library. */
+void ring_tell_why(const struct llane *l);
+/* ring_close() - all but l->fd. Idempotent. */
+void ring_close(struct linker *k, struct llane *l);
+
 
 /* --- linker_kept.c --- */
 /*

@@ -1,34 +1,41 @@
 /*
- * Theory of operation: one lane, between an application's socket and a session.
+ * Theory of operation: one lane, between an application and a session. What is different for an application behind a socket and one that
+ * has the library is in linker_socket.c and linker_ring.c (struct app_ops).
  *
- * From the application: linker_out.c asks in turns (llane_fill()), as long as there is something to read, credit and tokens. Bytes are read
- * straight behind frame headers, several frames in one read; a short read uses up the edge that epoll told. Descriptors (SCM_RIGHTS)
- * are refused as the gate does: by the kernel where they are sent, or here, as a reading without room for them says MSG_CTRUNC.
+ * From the application: linker_out.c asks in turns (llane_fill()), as long as there is something to read, credit and tokens. Bytes are put straight
+ * behind frame headers, several frames at a time.
  *
- * To the application: DATA that follow each other in one batch for one lane are a run, written in one call (llane_deliver()). What does
+ * To the application: DATA that follow each other in one batch for one lane are a run, given in one call (llane_deliver()). What does
  * not fit is kept, at most a window, which credit sees to: so a slow reader stops its own lane and no other. Credit is owed for
  * what the application took, not for what came.
  *
- * Ends, as the kernel would show them on a direct socket:
+ * Ends, as two applications on one host would see them:
  *   the application's end of stream    FIN; its bytes went before
- *   FIN                                what is kept is written, then shutdown(SHUT_WR)
+ *   FIN                                what is kept is given, then the application learns that there is no more
  *   nothing can reach the application  what comes is dropped, what it sent before is still carried; then RESET peer, so that the far side's
  *                                      application is told as well
- *   RESET after FIN                    what is kept is still written (DRAINING): it was all committed before the other side went
- *   RESET without FIN                  the socket is closed at once. A Unix socket cannot be made to say more than that: its reader sees an end of
- *                                      stream, its writer EPIPE, and ECONNRESET where it had sent what nobody read.
+ *   RESET after FIN                    what is kept is still given (DRAINING): it was all committed before the other side went
+ *   RESET without FIN                  the application's socket, or bell, is closed at once
  *
  * A lane ends exactly once for the broker: LB_FAILED (ours, not opened), LB_GONE (a peer's, not answered), else LB_CLOSED.
  */
 #include "daemon/linker_int.h"
 
+#include "base/log.h"
+
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+/* A library that was asked whether it takes a lane, and a porter that does not say so: the porter itself gives up sooner. */
+#define JOIN_NS (12000 * MS_NS)
+/* For the porter to pass it on to the library, on a busy machine. */
+#define LINGER_NS (1000 * MS_NS)
+#define FAULT_WARN_NS (1000 * MS_NS)
+
 /* Which side of the lane is the application here, and which is the far one. */
 
-static enum lane_end end_here(const struct llane *l)
+enum lane_end llane_here(const struct llane *l)
 {
 	return l->outbound ? LANE_END_CLIENT : LANE_END_SERVER;
 }
@@ -38,7 +45,7 @@ static enum lane_end end_there(const struct llane *l)
 	return l->outbound ? LANE_END_SERVER : LANE_END_CLIENT;
 }
 
-static void lane_blame(struct llane *l, enum lane_end end, int error)
+void llane_blame(struct llane *l, enum lane_end end, int error)
 {
 	if (l->end != LANE_END_EOF)
 		return;
@@ -70,16 +77,16 @@ static void lane_dequeue(struct linker *k, struct llane *l)
 
 /*
  * Not a byte for a host that has not proven to be the one for it. And none for a session that may be dead without anybody knowing: until it has
- * answered OPEN the client can still be tried at another host (llane_recall()).
+ * answered OPEN the client can still be tried at another host (llane_recall()). Of a library's none at all: it has no answer yet.
  */
 static bool lane_may_send_ahead(const struct linker *k, const struct llane *l)
 {
-	return session_has_proof(l->session, l->destination) && k->now_ns - l->session->heard_ns < QUIET_NS;
+	return l->kind == LINK_SOCKET && session_has_proof(l->session, l->destination) && k->now_ns - l->session->heard_ns < QUIET_NS;
 }
 
 void llane_offer(struct linker *k, struct llane *l)
 {
-	if (l->in_ready || l->in_paused || !l->ready || l->fin_sent || l->flow.send == 0)
+	if (l->in_ready || l->in_paused || !l->ready || l->fin_sent || l->flow.send < l->wants)
 		return;
 	if (l->state != LANE_OPENING && l->state != LANE_OPEN)
 		return;
@@ -102,22 +109,7 @@ static void lane_pause(struct linker *k, struct llane *l)
 
 int llane_watch(struct linker *k, struct llane *l)
 {
-	linker_refuse_fds(k, l->fd);
-	return linker_epoll(k, EPOLL_CTL_ADD, l->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, linker_ref(LINKER_EVENT_LANE, llane_cid(k, l)));
-}
-
-static void lane_arm(struct linker *k, struct llane *l)
-{
-	bool want = l->blocked && !l->broken;
-	uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET | (want ? EPOLLOUT : 0u);
-	int r;
-
-	if (want == l->armed)
-		return;
-	l->armed = want;
-	r = linker_epoll(k, EPOLL_CTL_MOD, l->fd, events, linker_ref(LINKER_EVENT_LANE, llane_cid(k, l)));
-	if (r < 0)
-		linker_fail(k, r);
+	return l->kind == LINK_SOCKET ? socket_watch(k, l) : ring_watch_lent(k, l);
 }
 
 static void lane_owe(struct linker *k, struct llane *l, size_t n)
@@ -141,6 +133,9 @@ static void lane_leave_session(struct linker *k, struct llane *l)
 	if (l->in_credits)
 		TAILQ_REMOVE(&s->credits, l, credits);
 	l->in_credits = false;
+	if (l->in_joining)
+		TAILQ_REMOVE(&k->joining, l, queue);
+	l->in_joining = false;
 	llane_unset_number(k, l);
 	TAILQ_REMOVE(&s->lanes, l, of_session);
 	l->session = NULL;
@@ -155,7 +150,7 @@ static void lane_tell_far(struct linker *k, struct llane *l, enum link_code far)
 	if (far == LINK_CODE_NONE || !s || l->number == 0 || s->phase == PHASE_OVER)
 		return;
 	to = session_control(k, s, FRAME_REFUSED_SIZE_MAX);
-	if (to && l->state == LANE_ASKED)
+	if (to && (l->state == LANE_ASKED || l->state == LANE_JOINING))
 		session_control_done(k, s, frame_put_refused(to, l->number, far, ""));
 	else if (to)
 		session_control_done(k, s, frame_put_code(to, l->number, far));
@@ -165,6 +160,8 @@ static void lane_free(struct linker *k, struct llane *l)
 {
 	if (k->run.lane == l)
 		k->run = (struct run){};
+	if (l->in_lingering)
+		TAILQ_REMOVE(&k->lingering, l, queue);
 	lane_leave_session(k, l);
 	if (l->fd >= 0) {
 		/* Others may still hold the same open file; neither epoll nor the application may wait for them. */
@@ -188,6 +185,40 @@ void llane_fail(struct linker *k, struct llane *l, enum link_code code, const ch
 	lane_free(k, l);
 }
 
+static bool lingering_event(struct linker *k, struct llane *l, uint32_t events)
+{
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		lane_free(k, l);
+	return false;
+}
+
+static const struct app_ops app_lingering = { .event = lingering_event };
+
+/*
+ * A library cannot tell a peer that died from one that was cut off: both hang up. So when it has not all that was sent it must hear of it first, from the
+ * porter; else it would look like an end of stream.
+ */
+static bool lane_lingers(const struct llane *l)
+{
+	return l->app == &app_ring && !l->closing && (l->end == LANE_END_LINK || l->end == LANE_END_CUT || l->end == LANE_END_NOMEM);
+}
+
+static void lane_linger(struct linker *k, struct llane *l)
+{
+	if (k->run.lane == l)
+		k->run = (struct run){};
+	lane_leave_session(k, l);
+	llane_unset_id(k, l);
+	kept_drop(k, l);
+	ring_tell_why(l);
+	l->state = LANE_LINGERING;
+	l->app = &app_lingering;
+	l->due_ns = k->now_ns + LINGER_NS;
+	l->in_lingering = true;
+	TAILQ_INSERT_TAIL(&k->lingering, l, queue);
+	linker_wake_at(k, l->due_ns);
+}
+
 static enum link_code code_of_end(enum lane_end end)
 {
 	return end == LANE_END_CUT ? LINK_CUT : end == LANE_END_EOF || end == LANE_END_CLIENT ? LINK_PEER : LINK_FAILED;
@@ -198,7 +229,7 @@ void llane_end(struct linker *k, struct llane *l, enum lane_end end, int error, 
 	struct role_msg m = { .type = LB_CLOSED };
 
 	lane_tell_far(k, l, far);
-	lane_blame(l, end, error);
+	llane_blame(l, end, error);
 	if (l->state == LANE_WAITING || l->state == LANE_OPENING) {
 		llane_fail(k, l, code_of_end(l->end), lane_end_name(l->end), false);
 		return;
@@ -206,7 +237,10 @@ void llane_end(struct linker *k, struct llane *l, enum lane_end end, int error, 
 	m.u.stats = llane_stats(l);
 	if (l->state == LANE_ASKED)
 		m = (struct role_msg){ .type = LB_GONE, .u.id.id = llane_cid(k, l) };
-	lane_free(k, l); /* before it is told: then the application sees it too */
+	if (lane_lingers(l))
+		lane_linger(k, l);
+	else
+		lane_free(k, l); /* before it is told: then the application sees it too */
 	linker_send(k, &m, -1);
 }
 
@@ -224,19 +258,36 @@ static void lane_drain(struct linker *k, struct llane *l)
 	lane_leave_session(k, l);
 	l->state = LANE_DRAINING;
 	l->fin_sent = l->fin_received = true;
-	shutdown(l->fd, SHUT_RD);
+	l->app->deafen(l);
 }
 
-/* Is anything left to do for it? The lane may be gone afterwards. */
-static void lane_check(struct linker *k, struct llane *l)
+/* Its library broke the format. Told at most once a second: a container can have as many lanes that do as it likes. */
+static void lane_fault(struct linker *k, struct llane *l)
+{
+	if (k->now_ns >= k->fault_warn_at_ns) {
+		log_warn("lane.fault", LOG_ID("lane", l->id), LOG_STR("destination", l->destination), LOG_STR("side", lane_end_name(llane_here(l))),
+			 LOG_STR("why", l->fault), LOG_U64("untold", k->n_faults_untold), LOG_STR("then", "the lane is ended, no other is touched"));
+		k->fault_warn_at_ns = k->now_ns + FAULT_WARN_NS;
+		k->n_faults_untold = 0;
+	} else {
+		k->n_faults_untold++;
+	}
+	llane_end(k, l, llane_here(l), -EPROTO, LINK_FAILED);
+}
+
+void llane_check(struct linker *k, struct llane *l)
 {
 	bool empty = l->kept_size == 0;
 
 	if (l->state != LANE_OPEN && l->state != LANE_DRAINING)
 		return;
-	if (l->fin_received && empty && !l->ended) {
+	if (l->fault) {
+		lane_fault(k, l);
+		return;
+	}
+	if (l->fin_received && empty && !l->ended && !l->broken) {
 		l->ended = true;
-		shutdown(l->fd, SHUT_WR);
+		l->app->shut(l);
 	}
 	if (l->fin_sent && l->fin_received && empty)
 		llane_end(k, l, LANE_END_EOF, 0, LINK_CODE_NONE);
@@ -246,15 +297,14 @@ static void lane_check(struct linker *k, struct llane *l)
 		lane_drain(k, l);
 }
 
-/* Nothing can reach the application any more. */
-static void lane_break(struct linker *k, struct llane *l, int error)
+void llane_break(struct linker *k, struct llane *l, int error)
 {
 	if (l->broken)
 		return;
 	l->broken = true;
 	l->blocked = false;
 	if (l->kept_size > 0) {
-		lane_blame(l, end_here(l), error);
+		llane_blame(l, llane_here(l), error);
 		lane_owe(k, l, l->kept_size);
 	}
 	kept_drop(k, l);
@@ -262,34 +312,33 @@ static void lane_break(struct linker *k, struct llane *l, int error)
 
 /* To the application. */
 
-/* Return: bytes that it took; fewer than @size mean that it is full (blocked), or takes no more (broken). */
-static size_t lane_write(struct linker *k, struct llane *l, struct iovec *iov, size_t n_iov, size_t size)
-{
-	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = n_iov };
-	ssize_t n = sendmsg(l->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		lane_break(k, l, -errno);
-		return 0;
-	}
-	if (n < 0)
-		n = 0;
-	l->blocked = (size_t)n < size;
-	bucket_take(&l->bucket, (uint64_t)n);
-	return (size_t)n;
-}
-
-/* How much may go to the application now; 0: no token is there, and the lane is paused. */
+/* How much may go now, either way; 0: no token is there, and the lane is paused. */
 static size_t lane_allowance(struct linker *k, struct llane *l, size_t size)
 {
-	uint64_t tokens;
+	uint64_t tokens, paid;
 
 	if (l->bucket.rate_per_s == 0)
 		return size;
 	tokens = bucket_available(&l->bucket, k->now_ns);
+	paid = tokens < l->debt ? tokens : l->debt;
+	bucket_take(&l->bucket, paid);
+	l->debt -= paid;
+	tokens -= paid;
 	if (tokens == 0)
 		lane_pause(k, l);
+	else if (l->kind != LINK_SOCKET && tokens < FRAME_SIZE_MAX)
+		tokens = FRAME_SIZE_MAX; /* records go whole */
 	return tokens < size ? (size_t)tokens : size;
+}
+
+void llane_spend(struct linker *k, struct llane *l, size_t n)
+{
+	uint64_t tokens = bucket_available(&l->bucket, k->now_ns);
+
+	if (l->bucket.rate_per_s == 0)
+		return;
+	bucket_take(&l->bucket, n < tokens ? n : tokens);
+	l->debt += n < tokens ? 0 : n - tokens;
 }
 
 /* Return: false: the lane has ended. */
@@ -309,8 +358,8 @@ static void lane_flush(struct linker *k, struct llane *l)
 
 		if (size == 0)
 			break;
-		n = lane_write(k, l, iov, kept_parts(l, size, iov), size);
-		if (l->broken)
+		n = l->app->give(k, l, iov, kept_parts(l, size, iov), size);
+		if (l->broken || n == 0)
 			break;
 		kept_took(k, l, n);
 		lane_owe(k, l, n);
@@ -347,7 +396,7 @@ void llane_deliver(struct linker *k)
 	k->run.size = 0;
 	/* With a limit on bytes all goes through what is kept, which knows how to wait for tokens. */
 	if (l->bucket.rate_per_s == 0)
-		n = lane_write(k, l, r.iov, r.n, r.size);
+		n = l->app->give(k, l, r.iov, r.n, r.size);
 	lane_owe(k, l, l->broken ? r.size : n);
 	left = l->broken ? 0 : run_skip(&r, n, &rest);
 	if (left > 0 && !kept_reserve(k, l, r.size - n)) {
@@ -358,121 +407,38 @@ void llane_deliver(struct linker *k)
 		if (!lane_keep(k, l, rest[i].iov_base, rest[i].iov_len))
 			return;
 	lane_flush(k, l);
-	lane_arm(k, l);
-	lane_check(k, l);
+	l->app->arm(k, l);
+	llane_check(k, l);
 }
 
 /* From the application. */
 
-static size_t lane_finish(struct linker *k, struct llane *l, uint8_t *to)
+size_t llane_finish(struct linker *k, struct llane *l, uint8_t *to)
 {
 	uint32_t number = l->number;
 
 	l->fin_sent = true;
 	l->ready = false;
-	lane_check(k, l);
+	llane_check(k, l);
 	return frame_put_empty(to, number, FRAME_FIN);
-}
-
-static size_t lane_read_failed(struct linker *k, struct llane *l, uint8_t *to, int error)
-{
-	if (error == -EAGAIN || error == -EINTR) {
-		l->ready = error == -EINTR;
-		return 0;
-	}
-	if (error == -ENOMEM || error == -ENOBUFS) {
-		llane_end(k, l, LANE_END_NOMEM, error, LINK_FAILED);
-		return 0;
-	}
-	lane_blame(l, end_here(l), error);
-	lane_break(k, l, error);
-	return lane_finish(k, l, to);
-}
-
-static size_t put_headers(const struct llane *l, uint8_t *to, size_t size)
-{
-	size_t at = 0;
-
-	for (; size > 0; at += FRAME_HEADER_SIZE) {
-		size_t n = size < FLOW_QUANTUM ? size : FLOW_QUANTUM;
-
-		frame_put_header(to + at, l->number, FRAME_DATA, 0, n);
-		at += n;
-		size -= n;
-	}
-	return at;
 }
 
 size_t llane_fill(struct linker *k, struct llane *l, uint8_t *to, size_t n_frames)
 {
-	struct iovec iov[LINKER_RECORDS];
-	struct msghdr mh = { .msg_iov = iov };
-	size_t max = n_frames * FLOW_QUANTUM, got;
-	ssize_t n;
+	size_t max = lane_allowance(k, l, l->flow.send);
 
 	assert(n_frames <= LINKER_RECORDS);
-	max = lane_allowance(k, l, max < l->flow.send ? max : l->flow.send);
-	if (max == 0)
-		return 0;
-	for (size_t left = max; left > 0; left -= iov[mh.msg_iovlen - 1].iov_len) {
-		iov[mh.msg_iovlen].iov_base = to + mh.msg_iovlen * FRAME_SIZE_MAX + FRAME_HEADER_SIZE;
-		iov[mh.msg_iovlen].iov_len = left < FLOW_QUANTUM ? left : FLOW_QUANTUM;
-		mh.msg_iovlen++;
-	}
-	n = recvmsg(l->fd, &mh, MSG_DONTWAIT);
-	if (n < 0)
-		return lane_read_failed(k, l, to, -errno);
-	if (mh.msg_flags & MSG_CTRUNC) {
-		llane_end(k, l, LANE_END_FDS, -EPERM, LINK_PEER);
-		return 0;
-	}
-	if (n == 0)
-		return lane_finish(k, l, to);
-	got = (size_t)n;
-	if (got < max && !l->closing)
-		l->ready = false;
-	flow_sent(&l->flow, (uint32_t)got);
-	bucket_take(&l->bucket, got);
-	l->bytes_out += got;
-	l->reads_out++;
-	return put_headers(l, to, got);
-}
-
-/* A client whose session is not up left: is anything of it there to be served? */
-static void waiting_event(struct linker *k, struct llane *l, uint32_t events)
-{
-	char byte;
-
-	l->ready = true;
-	/* No other edge tells of it when the session is there. */
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		l->closing = true;
-	if (!(events & (EPOLLHUP | EPOLLERR)))
-		return;
-	if (recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
-		llane_fail(k, l, LINK_PEER, "the client left", false);
-	else if (events & EPOLLHUP)
-		lane_break(k, l, -EPIPE);
+	return max == 0 ? 0 : l->app->take(k, l, to, n_frames, max);
 }
 
 void llane_event(struct linker *k, struct llane *l, uint32_t events)
 {
-	if (l->state == LANE_WAITING) {
-		waiting_event(k, l, events);
+	if (!l->app->event(k, l, events))
 		return;
-	}
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		l->ready = true;
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		l->closing = true;
-	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
-		l->blocked = false;
-	if (events & EPOLLHUP)
-		lane_break(k, l, -EPIPE);
 	lane_flush(k, l);
-	lane_arm(k, l);
+	l->app->arm(k, l);
 	llane_offer(k, l);
-	lane_check(k, l);
+	llane_check(k, l);
 }
 
 void llane_unpause(struct linker *k)
@@ -536,10 +502,6 @@ int llane_on_open(struct linker *k, struct session *s, const struct frame *f)
 		open_refuse(k, s, f->lane, LINK_DRAINING, "this host takes no new lanes");
 		return 0;
 	}
-	if (f->u.open.kind > LINK_STREAM) {
-		open_refuse(k, s, f->lane, LINK_UNKNOWN, "links carry streams");
-		return 0;
-	}
 	l = llane_take(k, LANE_ASKED);
 	if (!l) {
 		open_refuse(k, s, f->lane, LINK_LIMIT, "this host carries as many lanes as it can");
@@ -562,6 +524,21 @@ int llane_on_open(struct linker *k, struct session *s, const struct frame *f)
 	return 0;
 }
 
+/* The far host has said yes: now the library's offer is read. */
+static bool library_joins(struct linker *k, struct llane *l)
+{
+	int r = ring_accept(k, l);
+	bool left = r == -EPIPE || r == -ECONNRESET;
+	char why[128];
+
+	if (r == 0)
+		return true;
+	snprintf(why, sizeof(why), "%s: %s", left ? "the client left" : "the memory of its lane could not be had", log_errno_name(r));
+	lane_tell_far(k, l, left ? LINK_PEER : LINK_FAILED);
+	llane_fail(k, l, left ? LINK_PEER : r == -EDQUOT ? LINK_LIMIT : LINK_FAILED, why, false);
+	return false;
+}
+
 static int on_opened(struct linker *k, struct session *s, struct llane *l)
 {
 	struct role_msg m = { .type = LB_OPENED, .u.lane_ref = { .lane_id = l->id, .link_id = link_id(s, l->number) } };
@@ -570,11 +547,13 @@ static int on_opened(struct linker *k, struct session *s, struct llane *l)
 		return session_over(k, s, SESSION_PROTOCOL, "OPENED for a lane that was open");
 	if (!session_has_proof(s, l->destination))
 		return session_lacks_proof(k, s, l);
+	if (l->kind != LINK_SOCKET && !library_joins(k, l))
+		return 0;
 	l->state = LANE_OPEN;
 	s->n_opened++;
 	linker_send(k, &m, -1);
 	llane_offer(k, l);
-	lane_check(k, l);
+	llane_check(k, l);
 	return 0;
 }
 
@@ -592,7 +571,7 @@ static int on_fin(struct linker *k, struct session *s, struct llane *l)
 	if (l->fin_received)
 		return session_over(k, s, SESSION_PROTOCOL, "FIN for the second time");
 	l->fin_received = true;
-	lane_check(k, l);
+	llane_check(k, l);
 	return 0;
 }
 
@@ -602,7 +581,7 @@ static void on_reset(struct linker *k, struct llane *l, enum link_code code)
 
 	if (l->state == LANE_OPEN && l->fin_received && code == LINK_PEER) {
 		l->fin_sent = true;
-		lane_check(k, l);
+		llane_check(k, l);
 		return;
 	}
 	llane_end(k, l, end, -ECONNRESET, LINK_CODE_NONE);
@@ -619,9 +598,45 @@ static struct llane *lane_meant(struct linker *k, struct session *s, const struc
 	return l;
 }
 
+/* Return: why it may not be; NULL: it may. */
+static const char *data_fault(const struct llane *l, const struct frame *f)
+{
+	bool early = l->state == LANE_OPENING || (l->kind != LINK_SOCKET && l->state != LANE_OPEN);
+
+	if (early || l->fin_received)
+		return "DATA where it may not be";
+	if (l->kind != LINK_MESSAGES && (f->flags != 0 || f->size == 0))
+		return "DATA of messages on a lane of bytes";
+	if (l->in_message && frame_tag(f->flags) != l->message_tag)
+		return "DATA of another message before the one before it has ended";
+	return NULL;
+}
+
+/* What of a frame is the application's: of a library's all of it. */
+static struct iovec data_part(const struct llane *l, const struct frame *f)
+{
+	size_t head = l->kind == LINK_SOCKET ? 0 : FRAME_HEADER_SIZE;
+
+	return (struct iovec){ (uint8_t *)(uintptr_t)f->payload - head, head + f->size };
+}
+
+static void run_add(struct run *run, struct llane *l, struct iovec part)
+{
+	struct iovec *last = run->n ? &run->iov[run->n - 1] : NULL;
+
+	run->lane = l;
+	run->size += part.iov_len;
+	if (last && (uint8_t *)last->iov_base + last->iov_len == part.iov_base)
+		last->iov_len += part.iov_len;
+	else
+		run->iov[run->n++] = part;
+}
+
 int llane_on_data(struct linker *k, struct session *s, const struct frame *f)
 {
-	struct run *run = &k->run;
+	const struct run *run = &k->run;
+	struct iovec part;
+	const char *why;
 	struct llane *l;
 	int r;
 
@@ -630,23 +645,22 @@ int llane_on_data(struct linker *k, struct session *s, const struct frame *f)
 	l = lane_meant(k, s, f, &r);
 	if (!l)
 		return r;
-	if (l->state == LANE_OPENING || l->fin_received || (f->flags & FRAME_MORE))
-		return session_over(k, s, SESSION_PROTOCOL, "DATA where it may not be");
-	if (flow_received(&l->flow, f->size) < 0)
+	why = data_fault(l, f);
+	if (why)
+		return session_over(k, s, SESSION_PROTOCOL, why);
+	part = data_part(l, f);
+	if (flow_received(&l->flow, (uint32_t)part.iov_len) < 0)
 		return session_over(k, s, SESSION_PROTOCOL, "DATA beyond the credit that was given");
+	l->in_message = f->flags & FRAME_MORE;
+	l->message_tag = frame_tag(f->flags);
 	l->bytes_in += f->size;
 	l->reads_in++;
-	if (l->broken) {
-		lane_owe(k, l, f->size);
-		return 0;
-	}
-	if (l->state == LANE_ASKED || l->kept_size > 0) {
-		(void)!lane_keep(k, l, f->payload, f->size);
-		return 0;
-	}
-	run->lane = l;
-	run->iov[run->n++] = (struct iovec){ (void *)(uintptr_t)f->payload, f->size };
-	run->size += f->size;
+	if (l->broken)
+		lane_owe(k, l, part.iov_len);
+	else if (l->state == LANE_ASKED || l->kept_size > 0)
+		(void)!lane_keep(k, l, part.iov_base, part.iov_len);
+	else
+		run_add(&k->run, l, part);
 	return 0;
 }
 
@@ -659,6 +673,8 @@ int llane_on_frame(struct linker *k, struct session *s, const struct frame *f)
 		return r;
 	if (l->state == LANE_OPENING && f->type != FRAME_OPENED && f->type != FRAME_REFUSED && f->type != FRAME_CREDIT)
 		return session_over(k, s, SESSION_PROTOCOL, "a frame for a lane that was not opened yet");
+	if (l->kind != LINK_SOCKET && (l->state == LANE_ASKED || l->state == LANE_JOINING) && f->type == FRAME_FIN)
+		return session_over(k, s, SESSION_PROTOCOL, "FIN for a lane that was not opened yet");
 	switch (f->type) {
 	case FRAME_OPENED:
 		return on_opened(k, s, l);
@@ -687,22 +703,26 @@ static void tell_closed(struct linker *k, uint64_t id, enum lane_end end, int er
 }
 
 /* The lane is the broker's from here on, so whatever fails is told by LB_CLOSED. */
-static void lane_begin(struct linker *k, struct llane *l, uint32_t kid)
+static void lane_refuse(struct linker *k, struct llane *l, enum lane_end end, int error, enum link_code far)
+{
+	l->session->n_refused++;
+	lane_tell_far(k, l, far);
+	l->state = LANE_OPEN;
+	llane_end(k, l, end, error, LINK_CODE_NONE);
+}
+
+/* The application is there. */
+static void lane_begin(struct linker *k, struct llane *l)
 {
 	struct session *s = l->session;
+	int r = session_show(k, s, l->kid);
 	uint8_t *to;
-	int r = llane_watch(k, l);
 
-	if (r == 0)
-		r = session_show(k, s, kid);
 	if (r < 0) {
-		lane_tell_far(k, l, LINK_FAILED);
-		l->state = LANE_OPEN;
-		llane_end(k, l, LANE_END_NOMEM, r, LINK_CODE_NONE);
+		lane_refuse(k, l, LANE_END_NOMEM, r, LINK_FAILED);
 		return;
 	}
 	l->state = LANE_OPEN;
-	l->kid = kid;
 	s->n_opened++;
 	to = session_control(k, s, FRAME_HEADER_SIZE);
 	if (!to)
@@ -711,9 +731,48 @@ static void lane_begin(struct linker *k, struct llane *l, uint32_t kid)
 	llane_event(k, l, 0);
 }
 
+static void lane_join(struct linker *k, struct llane *l)
+{
+	int r = ring_connect(k, l);
+
+	if (r < 0) {
+		lane_refuse(k, l, LANE_END_NOMEM, r, r == -EDQUOT ? LINK_LIMIT : LINK_FAILED);
+		return;
+	}
+	l->state = LANE_JOINING;
+	l->due_ns = k->now_ns + JOIN_NS;
+	l->in_joining = true;
+	TAILQ_INSERT_TAIL(&k->joining, l, queue);
+	linker_wake_at(k, l->due_ns);
+}
+
+void llane_joined(struct linker *k, struct llane *l, int error, enum link_code far)
+{
+	TAILQ_REMOVE(&k->joining, l, queue);
+	l->in_joining = false;
+	if (error == 0)
+		lane_begin(k, l);
+	else
+		lane_refuse(k, l, far == LINK_DOWN ? LANE_END_SERVER : LANE_END_NOMEM, error, far);
+}
+
+uint64_t llane_tick(struct linker *k)
+{
+	struct llane *l;
+	uint64_t due;
+
+	while ((l = TAILQ_FIRST(&k->joining)) && l->due_ns <= k->now_ns)
+		llane_joined(k, l, -ETIMEDOUT, LINK_DOWN);
+	due = l ? l->due_ns : UINT64_MAX;
+	while ((l = TAILQ_FIRST(&k->lingering)) && l->due_ns <= k->now_ns)
+		lane_free(k, l);
+	return l && l->due_ns < due ? l->due_ns : due;
+}
+
 int llane_go(struct linker *k, const struct role_link_go *m, int *fd)
 {
 	struct llane *l = llane_find(k, m->ask);
+	int r;
 
 	if (m->lane_id == 0 || llane_by_id(k, m->lane_id))
 		return -EBADMSG;
@@ -722,15 +781,16 @@ int llane_go(struct linker *k, const struct role_link_go *m, int *fd)
 		return 0;
 	}
 	llane_set_id(k, l, m->lane_id);
-	if (*fd < 0) {
-		lane_tell_far(k, l, LINK_FAILED);
-		l->state = LANE_OPEN;
-		llane_end(k, l, LANE_END_NOMEM, -EMFILE, LINK_CODE_NONE);
-		return 0;
-	}
 	l->fd = take_fd(fd);
+	l->kid = m->kid;
 	bucket_init(&l->bucket, m->bytes_per_s, 0, k->now_ns);
-	lane_begin(k, l, m->kid);
+	r = l->fd < 0 ? -EMFILE : l->kind == LINK_SOCKET ? socket_watch(k, l) : 0;
+	if (r < 0)
+		lane_refuse(k, l, LANE_END_NOMEM, r, LINK_FAILED);
+	else if (l->kind == LINK_SOCKET)
+		lane_begin(k, l);
+	else
+		lane_join(k, l);
 	return 0;
 }
 

@@ -166,8 +166,6 @@ int peer_carry(struct linker *k, const struct role_carry *m, int *fd)
 		return carry_refuse(k, m, *fd, LINK_DRAINING, "this host takes no new lanes");
 	if (*fd < 0)
 		return carry_refuse(k, m, -1, LINK_FAILED, "out of descriptors");
-	if (m->kind > LINK_STREAM)
-		return carry_refuse(k, m, *fd, LINK_UNKNOWN, "links carry streams");
 	if (!tls_credential(k->tls, m->kid) || !host_find(k, m->hid))
 		return carry_refuse(k, m, *fd, LINK_FAILED, "there is no such host, or no certificate to show it");
 	r = route_get(k, m->kid, m->hid);
@@ -372,7 +370,7 @@ void peer_unlisten(struct linker *k)
 /* One descriptor for each lane and session. */
 static bool peer_has_slot(const struct linker *k)
 {
-	return k->n_sessions < LIMIT_LINK_SESSIONS && (uint64_t)k->n_lanes + k->n_sessions + FDS_RESERVED < k->fd_limit;
+	return k->n_sessions < LIMIT_LINK_SESSIONS && (uint64_t)k->n_lanes + k->n_ring_fds + k->n_sessions + FDS_RESERVED < k->fd_limit;
 }
 
 static bool peer_is_full(const struct linker *k)

@@ -12,6 +12,9 @@ int linker_tables_init(struct linker *k)
 	TAILQ_INIT(&k->dirty);
 	TAILQ_INIT(&k->over);
 	TAILQ_INIT(&k->paused);
+	TAILQ_INIT(&k->joining);
+	TAILQ_INIT(&k->lingering);
+	TAILQ_INIT(&k->watched);
 	TAILQ_INIT(&k->strangers);
 	SLIST_INIT(&k->pool);
 	if (getrandom(k->source_secret, sizeof(k->source_secret), 0) != sizeof(k->source_secret))
@@ -74,7 +77,7 @@ struct llane *llane_take(struct linker *k, enum lane_state state)
 		return NULL;
 	l = &k->lanes[k->free_lanes[LIMIT_LINK_LANES - 1 - k->n_lanes++]];
 	generation = l->generation;
-	*l = (struct llane){ .state = state, .generation = generation, .fd = -1, .kid = ROLE_NO_ID, .end = LANE_END_EOF };
+	*l = (struct llane){ .state = state, .generation = generation, .fd = -1, .kid = ROLE_NO_ID, .app = &app_socket, .wants = 1, .end = LANE_END_EOF };
 	return l;
 }
 
@@ -82,8 +85,8 @@ void llane_give(struct linker *k, struct llane *l)
 {
 	assert(l->state != LANE_FREE);
 	llane_unset_number(k, l);
-	if (l->id)
-		idmap_remove(&k->lanes_by_id, lane_index(k, l));
+	llane_unset_id(k, l);
+	ring_close(k, l);
 	fd_cleanup(&l->fd);
 	kept_drop(k, l);
 	l->state = LANE_FREE;
@@ -116,6 +119,13 @@ void llane_set_id(struct linker *k, struct llane *l, uint64_t id)
 {
 	l->id = id;
 	idmap_add(&k->lanes_by_id, id, lane_index(k, l));
+}
+
+void llane_unset_id(struct linker *k, struct llane *l)
+{
+	if (l->id)
+		idmap_remove(&k->lanes_by_id, lane_index(k, l));
+	l->id = 0;
 }
 
 static uint64_t number_key(const struct linker *k, const struct session *s, uint32_t number)

@@ -2,13 +2,15 @@
  * A peer that is not ours, over real TCP and real TLS: each way to be refused by the table of docs/design/link.md, and each kind of malformed or
  * untimely frame. The linker under test is alive afterwards, and its other lanes are not touched (bed_stop(), bystander).
  */
-#include "daemon/test_linker_bed.h"
-#include "link/frame.h"
-
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 
 #include <cmocka.h>
+
+#include "daemon/test_linker_lib.h"
+#include "link/frame.h"
+
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -289,7 +291,7 @@ static void test_malformed_frames(void **state)
 	expect_frame_fault(b, 1, FRAME_PING, 0, zeros, 8, "a session's frame on a lane");
 	expect_frame_fault(b, 0, FRAME_PING, FRAME_MORE, zeros, 8, "a frame with flags it cannot have");
 	expect_frame_fault(b, 1, FRAME_DATA, 2, "x", 1, "a frame with flags it cannot have");
-	expect_frame_fault(b, 1, FRAME_DATA, 0, "", 0, "a frame of a size it cannot have");
+	expect_frame_fault(b, 1, FRAME_DATA, FRAME_MORE, "", 0, "an empty piece of a message");
 	expect_frame_fault(b, 0, FRAME_PING, 0, zeros, 9, "a frame of a size it cannot have");
 	expect_frame_fault(b, 1, FRAME_OPEN, 0, "\4\0a/b", 5, "OPEN of an unknown kind");
 	expect_frame_fault(b, 1, FRAME_OPEN, 0, "\0\1a/b", 5, "OPEN of an unknown kind");
@@ -358,7 +360,28 @@ static void test_untimely_frames(void **state)
 	add_hello(&y);
 	add_open(&y, 1);
 	add(&y, 1, FRAME_DATA, FRAME_MORE, "x", 1);
+	expect_fault(b, &y, "DATA of messages on a lane of bytes");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 1);
+	add(&y, 1, FRAME_DATA, 3 << FRAME_TAG_SHIFT, "x", 1);
+	expect_fault(b, &y, "DATA of messages on a lane of bytes");
+	y.size = 0;
+	add_hello(&y);
+	add_open(&y, 1);
+	add(&y, 1, FRAME_DATA, 0, "", 0);
+	expect_fault(b, &y, "DATA of messages on a lane of bytes");
+	/* Of a library's lane nothing goes ahead of OPENED. */
+	y.size = 0;
+	add_hello(&y);
+	y.size += frame_put_open(y.at + y.size, 1, LINK_MESSAGES, BED_REDIS);
+	add(&y, 1, FRAME_DATA, 0, "x", 1);
 	expect_fault(b, &y, "DATA where it may not be");
+	y.size = 0;
+	add_hello(&y);
+	y.size += frame_put_open(y.at + y.size, 1, LINK_STREAM, BED_REDIS);
+	add(&y, 1, FRAME_FIN, 0, "", 0);
+	expect_fault(b, &y, "FIN for a lane that was not opened yet");
 	y.size = 0;
 	add_hello(&y);
 	add_open(&y, 1);
@@ -388,6 +411,90 @@ static void test_data_beyond_credit(void **state)
 	assert_string_equal(s.why, "DATA beyond the credit that was given");
 	bed_hear(b, BED_B, LB_GONE, NULL);
 	raw_close(&c);
+}
+
+/* Another host's half of a library's lane. */
+
+/* A session with lane 1 open to a library on b. */
+static struct raw library_client(struct bed *b, enum link_kind kind, struct lib_end *server)
+{
+	struct raw c = raw_client(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL);
+	struct bytes y = {};
+
+	add_hello(&y);
+	y.size += frame_put_open(y.at + y.size, 1, kind, BED_REDIS);
+	raw_put(&c, y.at, y.size);
+	lib_end_new(server, kind, 12);
+	lib_asked(b, server);
+	lib_open(server);
+	return c;
+}
+
+static void expect_library_fault(struct bed *b, enum link_kind kind, const struct bytes *y, const char *why)
+{
+	struct lib_end server;
+	struct raw c = library_client(b, kind, &server);
+
+	raw_put(&c, y->at, y->size);
+	assert_string_equal(bed_hear_session(b, BED_B, SESSION_DOWN).why, why);
+	assert_int_equal(bed_hear(b, BED_B, LB_CLOSED, NULL).u.stats.lane_id, server.id);
+	lib_end_close(&server);
+	raw_close(&c);
+}
+
+static void test_library_lanes(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static struct bytes y;
+
+	add(&y, 1, FRAME_DATA, frame_data_flags(true, 1), "x", 1);
+	add(&y, 1, FRAME_DATA, frame_data_flags(false, 2), "x", 1);
+	expect_library_fault(b, LINK_MESSAGES, &y, "DATA of another message before the one before it has ended");
+	y.size = 0;
+	add(&y, 1, FRAME_DATA, frame_data_flags(true, 0), "x", 1);
+	expect_library_fault(b, LINK_STREAM, &y, "DATA of messages on a lane of bytes");
+	y.size = 0;
+	add(&y, 1, FRAME_DATA, 0, "", 0);
+	expect_library_fault(b, LINK_STREAM, &y, "DATA of messages on a lane of bytes");
+	y.size = 0;
+	add(&y, 1, FRAME_DATA, FRAME_MORE, "", 0);
+	expect_library_fault(b, LINK_MESSAGES, &y, "an empty piece of a message");
+	y.size = 0;
+	add(&y, 1, FRAME_FIN, 0, "", 0);
+	add(&y, 1, FRAME_DATA, 0, "x", 1);
+	expect_library_fault(b, LINK_MESSAGES, &y, "DATA where it may not be");
+}
+
+/* Messages of no bytes at all, and one that never ends, to a library that does not read: their headers count as well. */
+static void test_library_that_does_not_read(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static uint8_t bytes[FRAME_PAYLOAD_MAX];
+	static const struct {
+		bool more;
+		size_t size;
+	} tries[] = { { false, 0 }, { true, 1 }, { true, sizeof(bytes) } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(tries); i++) {
+		struct lib_end server;
+		struct raw c = library_client(b, LINK_MESSAGES, &server);
+		struct role_session s;
+		static struct bytes y;
+
+		y.size = 0;
+		while (y.size < 2 * FRAME_SIZE_MAX)
+			add(&y, 1, FRAME_DATA, frame_data_flags(tries[i].more, 0), bytes, tries[i].size);
+		/* What its ring takes of empty ones is 64 bytes for 8. */
+		for (size_t sent = 0; sent <= 5 * BED_WINDOW; sent += y.size)
+			raw_put(&c, y.at, y.size);
+		s = bed_hear_session(b, BED_B, SESSION_DOWN);
+		assert_string_equal(s.why, "DATA beyond the credit that was given");
+		bed_hear(b, BED_B, LB_CLOSED, NULL);
+		lib_end_close(&server);
+		raw_close(&c);
+	}
 }
 
 /* Proofs that prove nothing. */
@@ -908,7 +1015,7 @@ int main(int argc, char **argv)
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
 		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long),
-		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read),
+		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
 	};
 
 	if (argc > 1)

@@ -1,6 +1,6 @@
 /*
  * Theory of operation: one table says, for every frame type, who may send it, in which kind of session, on lane 0 or on a lane, how
- * many bytes it has and whether MORE may be set. frame_parse() holds the header against it before it looks at the payload, and so
+ * many bytes it has and which flags may be set. frame_parse() holds the header against it before it looks at the payload, and so
  * refuses a bad frame without waiting for the rest of it. A reader for each payload that has a form follows.
  *
  * All numbers are little-endian. Sizes are compared, never added to a pointer first.
@@ -20,24 +20,25 @@
 static const struct frame_rule {
 	const char *name;
 	unsigned by, in;
-	bool on_lane, more;
+	bool on_lane;
+	uint8_t flags;
 	uint16_t min, max;
 } g_rules[FRAME_TYPE_N] = {
-	[FRAME_HELLO] = { "HELLO", BY_BOTH, IN_ALL, false, false, 8, 8 },
-	[FRAME_OPEN] = { "OPEN", BY_CLIENT, IN_LANES, true, false, 2 + 3, 2 + LIMIT_SERVICE_SIZE - 1 },
-	[FRAME_OPENED] = { "OPENED", BY_SERVER, IN_LANES, true, false, 0, 0 },
-	[FRAME_REFUSED] = { "REFUSED", BY_SERVER, IN_LANES, true, false, 1, 1 + FRAME_WHY_MAX },
-	[FRAME_DATA] = { "DATA", BY_BOTH, IN_LANES, true, true, 1, FRAME_PAYLOAD_MAX },
-	[FRAME_CREDIT] = { "CREDIT", BY_BOTH, IN_LANES, true, false, 4, 4 },
-	[FRAME_FIN] = { "FIN", BY_BOTH, IN_LANES, true, false, 0, 0 },
-	[FRAME_RESET] = { "RESET", BY_BOTH, IN_LANES, true, false, 1, 1 },
-	[FRAME_PROOF] = { "PROOF", BY_BOTH, IN_LANES | IN_HOSTS, false, false, 2 + 8 + 1, FRAME_PAYLOAD_MAX },
-	[FRAME_PING] = { "PING", BY_BOTH, IN_ALL, false, false, 8, 8 },
-	[FRAME_PONG] = { "PONG", BY_BOTH, IN_ALL, false, false, 8, 8 },
-	[FRAME_GOAWAY] = { "GOAWAY", BY_BOTH, IN_ALL, false, false, 0, 0 },
-	[FRAME_ANNOUNCE] = { "ANNOUNCE", BY_SERVER, IN_HOSTS, false, true, 0, FRAME_PAYLOAD_MAX },
-	[FRAME_CA_ASK] = { "CA_ASK", BY_CLIENT, IN_CA, false, true, 1, FRAME_PAYLOAD_MAX },
-	[FRAME_CA_ANSWER] = { "CA_ANSWER", BY_SERVER, IN_CA, false, true, 1, FRAME_PAYLOAD_MAX },
+	[FRAME_HELLO] = { "HELLO", BY_BOTH, IN_ALL, false, 0, 8, 8 },
+	[FRAME_OPEN] = { "OPEN", BY_CLIENT, IN_LANES, true, 0, 2 + 3, 2 + LIMIT_SERVICE_SIZE - 1 },
+	[FRAME_OPENED] = { "OPENED", BY_SERVER, IN_LANES, true, 0, 0, 0 },
+	[FRAME_REFUSED] = { "REFUSED", BY_SERVER, IN_LANES, true, 0, 1, 1 + FRAME_WHY_MAX },
+	[FRAME_DATA] = { "DATA", BY_BOTH, IN_LANES, true, FRAME_MORE | FRAME_TAG_MAX << FRAME_TAG_SHIFT, 0, FRAME_PAYLOAD_MAX },
+	[FRAME_CREDIT] = { "CREDIT", BY_BOTH, IN_LANES, true, 0, 4, 4 },
+	[FRAME_FIN] = { "FIN", BY_BOTH, IN_LANES, true, 0, 0, 0 },
+	[FRAME_RESET] = { "RESET", BY_BOTH, IN_LANES, true, 0, 1, 1 },
+	[FRAME_PROOF] = { "PROOF", BY_BOTH, IN_LANES | IN_HOSTS, false, 0, 2 + 8 + 1, FRAME_PAYLOAD_MAX },
+	[FRAME_PING] = { "PING", BY_BOTH, IN_ALL, false, 0, 8, 8 },
+	[FRAME_PONG] = { "PONG", BY_BOTH, IN_ALL, false, 0, 8, 8 },
+	[FRAME_GOAWAY] = { "GOAWAY", BY_BOTH, IN_ALL, false, 0, 0, 0 },
+	[FRAME_ANNOUNCE] = { "ANNOUNCE", BY_SERVER, IN_HOSTS, false, FRAME_MORE, 0, FRAME_PAYLOAD_MAX },
+	[FRAME_CA_ASK] = { "CA_ASK", BY_CLIENT, IN_CA, false, FRAME_MORE, 1, FRAME_PAYLOAD_MAX },
+	[FRAME_CA_ANSWER] = { "CA_ANSWER", BY_SERVER, IN_CA, false, FRAME_MORE, 1, FRAME_PAYLOAD_MAX },
 };
 
 static uint16_t get16(const uint8_t *b)
@@ -91,10 +92,13 @@ static const char *header_fault(const struct frame *f, bool from_client, enum fr
 		return "a frame that this kind of session does not have";
 	if (r->on_lane != (f->lane != 0))
 		return r->on_lane ? "a lane's frame without a lane" : "a session's frame on a lane";
-	if (f->flags & ~(unsigned)(r->more ? FRAME_MORE : 0))
+	if (f->flags & ~(unsigned)r->flags)
 		return "a frame with flags it cannot have";
 	if (f->size < r->min || f->size > r->max)
 		return "a frame of a size it cannot have";
+	/* Empty ones cost next to nothing to send; of a message in pieces there would be no end. */
+	if (f->type == FRAME_DATA && f->flags & FRAME_MORE && f->size == 0)
+		return "an empty piece of a message";
 	return NULL;
 }
 
@@ -196,6 +200,16 @@ ssize_t frame_parse(struct frame *ret, const uint8_t *bytes, size_t size, bool f
 	ret->payload = bytes + FRAME_HEADER_SIZE;
 	*ret_why = payload_fault(ret);
 	return *ret_why ? -EPROTO : FRAME_HEADER_SIZE + ret->size;
+}
+
+uint16_t frame_data_size(const uint8_t header[FRAME_HEADER_SIZE])
+{
+	return get16(header + 4);
+}
+
+uint8_t frame_data_flags_of(const uint8_t header[FRAME_HEADER_SIZE])
+{
+	return header[7];
 }
 
 void frame_put_header(uint8_t *to, uint32_t lane, enum frame_type type, uint8_t flags, size_t payload_size)

@@ -49,7 +49,18 @@ enum frame_type {
 	FRAME_TYPE_N
 };
 
-enum { FRAME_MORE = 1 };
+/* DATA: bits 4 to 7 are the record's tag. */
+enum { FRAME_MORE = 1, FRAME_TAG_SHIFT = 4, FRAME_TAG_MAX = 15 };
+
+static inline uint8_t frame_data_flags(bool more, uint8_t tag)
+{
+	return (uint8_t)((more ? FRAME_MORE : 0) | tag << FRAME_TAG_SHIFT);
+}
+
+static inline uint8_t frame_tag(uint8_t flags)
+{
+	return flags >> FRAME_TAG_SHIFT;
+}
 
 /* What a session is for: by its ALPN and, on sealane-link/1, by whose the client's certificate is. */
 enum frame_purpose {
@@ -92,6 +103,10 @@ struct frame {
  */
 MUST_CHECK ssize_t frame_parse(struct frame *ret, const uint8_t *bytes, size_t size, bool from_client, enum frame_purpose purpose,
 			       const char **ret_why);
+
+/* frame_data_size(), frame_data_flags_of() - of the payload and the flags, in a frame that frame_parse() has let pass before. */
+uint16_t frame_data_size(const uint8_t header[FRAME_HEADER_SIZE]);
+uint8_t frame_data_flags_of(const uint8_t header[FRAME_HEADER_SIZE]);
 
 /* frame_name() - "DATA"; never NULL. */
 const char *frame_name(unsigned type);

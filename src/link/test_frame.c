@@ -51,6 +51,14 @@ static void test_what_is_put_is_read(void **state)
 	f = parse(to, FRAME_SIZE_MAX, false, FRAME_FOR_LANES);
 	assert_int_equal(f.size, FRAME_PAYLOAD_MAX);
 	assert_int_equal(f.flags, FRAME_MORE);
+	for (uint8_t tag = 0; tag <= FRAME_TAG_MAX; tag++) {
+		frame_put_header(to, 9, FRAME_DATA, frame_data_flags(tag % 2, tag), tag % 2);
+		f = parse(to, FRAME_HEADER_SIZE + tag % 2, true, FRAME_FOR_LANES);
+		assert_int_equal(f.flags & FRAME_MORE, tag % 2);
+		assert_int_equal(frame_tag(f.flags), tag);
+		assert_int_equal(frame_data_size(to), tag % 2);
+		assert_int_equal(frame_data_flags_of(to), f.flags);
+	}
 }
 
 /* docs/design/link.md, byte by byte. */
@@ -83,6 +91,14 @@ static void test_bad_headers_are_told_at_once(void **state)
 	assert_int_equal(frame_parse(&f, to, sizeof(to), true, FRAME_FOR_LANES, &why), -EPROTO);
 	frame_put_header(to, 1, FRAME_DATA, 0, 1);
 	assert_int_equal(frame_parse(&f, to, sizeof(to), true, FRAME_FOR_HOSTS, &why), -EPROTO);
+	frame_put_header(to, 1, FRAME_DATA, FRAME_MORE, 0);
+	assert_int_equal(frame_parse(&f, to, sizeof(to), true, FRAME_FOR_LANES, &why), -EPROTO);
+	for (unsigned flag = 2; flag <= 8; flag *= 2) {
+		frame_put_header(to, 1, FRAME_DATA, (uint8_t)flag, 1);
+		assert_int_equal(frame_parse(&f, to, sizeof(to), true, FRAME_FOR_LANES, &why), -EPROTO);
+	}
+	frame_put_header(to, 0, FRAME_ANNOUNCE, frame_data_flags(false, 1), 1);
+	assert_int_equal(frame_parse(&f, to, sizeof(to), false, FRAME_FOR_HOSTS, &why), -EPROTO);
 }
 
 static void test_too_large_a_proof(void **state)

@@ -75,17 +75,27 @@ int region_create(struct region *ret, int *ret_fd, uint32_t cap_log2, uint64_t s
 	return 0;
 }
 
-static const char *region_fault(int fd, uint64_t size)
+/* What else it may be: nothing that can go away under a reader. */
+static const char *seals_fault(int fd)
 {
 	/* First, since for this no file system is asked: one of the peer's own (FUSE) could let fstat() wait for ever. */
 	int seals = fcntl(fd, F_GET_SEALS);
-	struct statfs fs;
-	struct stat st;
 
 	if (seals < 0)
 		return "it is not a memfd of ordinary pages";
 	if ((seals & SEALS) != SEALS)
 		return "it is not sealed against shrinking, growing, writers and further seals";
+	return NULL;
+}
+
+static const char *region_fault(int fd, uint64_t size)
+{
+	const char *why = seals_fault(fd);
+	struct statfs fs;
+	struct stat st;
+
+	if (why)
+		return why;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatfs(fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
 		return "it is not a memfd of ordinary pages";
 	if ((uint64_t)st.st_size != size)
@@ -109,20 +119,32 @@ int region_check(int fd, uint32_t cap_log2, const char **ret_why)
 	return why ? -EPROTO : 0;
 }
 
-int region_map_peer(struct region *ret, int fd, uint32_t cap_log2)
+static int map_peer(struct region *ret, int fd, uint32_t cap_log2, int flags)
 {
-	uint64_t size;
-	void *base;
-	int r = region_check(fd, cap_log2, NULL);
+	uint64_t size = shm_region_size(cap_log2);
+	void *base = mmap(NULL, size, PROT_READ, MAP_SHARED | flags, fd, 0);
 
-	if (r < 0)
-		return r;
-	size = shm_region_size(cap_log2);
-	base = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
 	if (base == MAP_FAILED)
 		return -errno;
 	*ret = (struct region){ .base = base, .size = size, .cap_log2 = cap_log2 };
 	return 0;
+}
+
+int region_map_peer(struct region *ret, int fd, uint32_t cap_log2)
+{
+	int r = region_check(fd, cap_log2, NULL);
+
+	return r < 0 ? r : map_peer(ret, fd, cap_log2, MAP_POPULATE);
+}
+
+int region_map_again(struct region *ret, int fd, uint32_t cap_log2)
+{
+	struct stat st;
+
+	if (cap_log2 < SHM_CAP_LOG2_MIN || cap_log2 > SHM_CAP_LOG2_MAX || seals_fault(fd) || fstat(fd, &st) < 0 ||
+	    (uint64_t)st.st_size != shm_region_size(cap_log2))
+		return -EPROTO;
+	return map_peer(ret, fd, cap_log2, 0);
 }
 
 void region_unmap(struct region *r)

@@ -35,6 +35,12 @@ MUST_CHECK int region_check(int fd, uint32_t cap_log2, const char **ret_why);
 /* region_map_peer() - region_check() and map read-only. @fd: borrowed. Return: 0, -EPROTO, -ENOMEM. */
 MUST_CHECK int region_map_peer(struct region *ret, int fd, uint32_t cap_log2);
 
+/*
+ * region_map_again() - the same for a region that has passed region_check() in a process that this one trusts: what is sealed cannot have changed
+ * since. Seals and size are looked at again, what it holds is not: a large one costs no more than a small one, and pages are mapped as they are touched.
+ */
+MUST_CHECK int region_map_again(struct region *ret, int fd, uint32_t cap_log2);
+
 /* region_unmap() - safe on an empty one. Pointers into it are gone after that. */
 void region_unmap(struct region *r);
 

@@ -41,6 +41,11 @@ static void check_form(const struct frame *f)
 		require(f->u.proof.signature_size <= SIGNATURE_SIZE && f->u.proof.certificates_size > 0);
 		require(f->u.proof.certificates + f->u.proof.certificates_size == f->payload + f->size);
 		break;
+	case FRAME_DATA:
+		require(!(f->flags & ~frame_data_flags(true, FRAME_TAG_MAX)) && (f->size > 0 || !(f->flags & FRAME_MORE)));
+		require(frame_data_size(f->payload - FRAME_HEADER_SIZE) == f->size && frame_data_flags_of(f->payload - FRAME_HEADER_SIZE) == f->flags);
+		require(frame_data_flags(f->flags & FRAME_MORE, frame_tag(f->flags)) == f->flags);
+		break;
 	default:
 		break;
 	}
