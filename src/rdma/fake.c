@@ -336,8 +336,10 @@ static void call_answered(struct fake_conn *c)
 static void reply_arrives(struct fake_conn *c)
 {
 	struct packet *p = &c->packets[c->first % LIMIT_RDMA_OPS];
+	uint64_t seq = c->first++;
 
-	remote_conn_done(&c->base, c->first++, p->status);
+	if (p->status != REMOTE_OK || remote_op_tells(&c->base, seq)) /* a device says no more either */
+		remote_conn_done(&c->base, seq, p->status);
 }
 
 /* The one thing of @c that is due first. */

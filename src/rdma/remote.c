@@ -9,7 +9,7 @@
  *   remote_poll()  backend->poll() -> remote_conn_done() and others -> queue; then time: tick(); then the caller's array
  *
  * Operations complete in order, so a connection needs to know only the oldest that is not done. An operation that does not tell is done
- * when a later one is. When a connection fails, the rest of sent[] is flushed from here: nothing depends on a device that still
+ * when a later one is; where no later one follows, a beat does, so that time-outs are the peer's and not our silence. When a connection fails, the rest of sent[] is flushed from here: nothing depends on a device that still
  * tells of everything.
  *
  * What must never happen: the queue overflowing (it has room for all that connections can have under way: grown when one is
@@ -686,7 +686,7 @@ int remote_post(struct remote_conn *c, const struct remote_op *ops, size_t n)
 		return REMOTE_E_FULL;
 	for (size_t i = 0; i < n; i++)
 		op_number(c, &ops[i], now, ops[i].flags & REMOTE_SIGNALLED);
-	remote_due_by(remote_of(c), now + LIMIT_RDMA_DEAD_MS * MS_NS);
+	remote_due_by(remote_of(c), now + LIMIT_RDMA_BEAT_MS * MS_NS);
 	remote_of(c)->backend->post(c, ops, n, first);
 	return 0;
 }
@@ -702,24 +702,41 @@ static void beat(struct remote_conn *c, uint64_t now)
 	remote_of(c)->backend->post(c, &op, 1, first);
 }
 
-static void conn_tick(struct remote_conn *c, uint64_t now)
+/* Is there nothing on its way that would be told of by itself? Then silence says nothing about the peer. */
+static bool is_quiet(const struct remote_conn *c)
 {
-	struct remote *r = remote_of(c);
+	return c->first == c->next || (c->n_quiet > 0 && remote_room(c) > 0);
+}
 
-	if (c->state == REMOTE_UP && c->first == c->next && now >= c->heard_ns + LIMIT_RDMA_BEAT_MS * MS_NS)
+static void up_tick(struct remote_conn *c, uint64_t now)
+{
+	uint64_t since = c->first == c->next ? c->heard_ns : c->sent[c->first % LIMIT_RDMA_OPS].posted_ns;
+
+	if (is_quiet(c) && now >= since + LIMIT_RDMA_BEAT_MS * MS_NS) {
 		beat(c, now);
-	if (c->state == REMOTE_OVER)
-		return;
-	if (c->state != REMOTE_UP && now >= c->deadline_ns)
-		remote_conn_fail(c, REMOTE_TIMEOUT);
-	else if (c->state != REMOTE_UP)
-		remote_due_by(r, c->deadline_ns);
-	else if (c->first == c->next)
-		remote_due_by(r, c->heard_ns + LIMIT_RDMA_BEAT_MS * MS_NS);
-	else if (now >= c->sent[c->first % LIMIT_RDMA_OPS].posted_ns + LIMIT_RDMA_DEAD_MS * MS_NS)
+		if (c->state != REMOTE_UP)
+			return;
+		if (c->next - c->first == 1)
+			since = now;
+	}
+	if (is_quiet(c))
+		remote_due_by(remote_of(c), since + LIMIT_RDMA_BEAT_MS * MS_NS);
+	else if (now >= since + LIMIT_RDMA_DEAD_MS * MS_NS)
 		remote_conn_fail(c, REMOTE_TIMEOUT);
 	else
-		remote_due_by(r, c->sent[c->first % LIMIT_RDMA_OPS].posted_ns + LIMIT_RDMA_DEAD_MS * MS_NS);
+		remote_due_by(remote_of(c), since + LIMIT_RDMA_DEAD_MS * MS_NS);
+}
+
+static void conn_tick(struct remote_conn *c, uint64_t now)
+{
+	if (c->state == REMOTE_OVER)
+		return;
+	if (c->state == REMOTE_UP)
+		up_tick(c, now);
+	else if (now >= c->deadline_ns)
+		remote_conn_fail(c, REMOTE_TIMEOUT);
+	else
+		remote_due_by(remote_of(c), c->deadline_ns);
 }
 
 static void tick(struct remote *r)

@@ -437,7 +437,8 @@ static void refused(struct pair *p, struct remote_op bad, enum remote_status exa
 	ops[2].flags = 0; /* flushed operations are told all the same */
 	assert_int_equal(remote_post(p->a.conn, ops + 1, 2), 0);
 	s = await(p, &p->a, REMOTE_DONE_OP).status;
-	assert_true(remote_status_is_access(s));
+	if (!remote_status_is_access(s))
+		fail_msg("the access was not refused but said %s", remote_status_name(s));
 	assert_int_equal(s, remote_caps(p->a.r)->tells_why ? exactly : REMOTE_ACCESS);
 	s = await(p, &p->a, REMOTE_DONE_OP).status;
 	assert_int_equal(s, REMOTE_FLUSHED);
@@ -699,6 +700,25 @@ static void test_a_silent_connection_lives(void **state)
 	settle(p);
 }
 
+/* Nothing of it asked to be told: that alone is no reason to give the peer up. */
+static void test_unsignalled_operations_do_not_time_out(void **state)
+{
+	struct pair *p = *state;
+	struct remote_op op;
+
+	export_b(p, REMOTE_MAY_WRITE);
+	op = op_of(p, REMOTE_WRITE, 0, 0, 64);
+	op.flags = 0;
+	assert_int_equal(remote_post(p->a.conn, &op, 1), 0);
+	for (unsigned ms = 0; ms < LIMIT_RDMA_DEAD_MS + 500; ms += 50) {
+		bed_pass(&p->bed, 50);
+		host_poll(&p->a);
+		host_poll(&p->b);
+	}
+	assert_int_equal(p->a.n_log + p->b.n_log, 0);
+	assert_int_equal(remote_room(p->a.conn), LIMIT_RDMA_OPS);
+}
+
 /* -- resources */
 
 static void test_pinned_bytes_are_bounded(void **state)
@@ -799,6 +819,7 @@ int main(void)
 		JOINED(test_a_dead_peer_is_noticed_by_who_waits),
 		JOINED(test_a_dead_peer_is_noticed_in_silence),
 		JOINED(test_a_silent_connection_lives),
+		JOINED(test_unsignalled_operations_do_not_time_out),
 		JOINED(test_pinned_bytes_are_bounded),
 		JOINED(test_memory_in_use_stays),
 		JOINED(test_exports_are_bounded),

@@ -12,6 +12,7 @@ enum { WAIT_MS = 30000 };
 struct line {
 	struct bed bed;
 	struct ring_end a, b;
+	bool expects_end;
 };
 
 static void look(struct line *l)
@@ -20,6 +21,8 @@ static void look(struct line *l)
 
 	if (!ring_end_look(&l->b) && !any)
 		bed_idle(&l->bed);
+	if (!l->expects_end && (l->a.down || l->b.down))
+		fail_msg("a connection went down: %s, %s", remote_status_name(l->a.why), remote_status_name(l->b.why));
 }
 
 #define AWAIT(l, what)                                                                              \
@@ -194,6 +197,7 @@ static void test_the_peer_goes(void **state)
 	line_open(&l, 16, false, 0);
 	assert_int_equal(ring_end_send(&l.a, 20), 0);
 	AWAIT(&l, ring_end_receive(&l.b) == RING_E_EMPTY && l.b.n_received == 20 && l.b.fin);
+	l.expects_end = true;
 	remote_close(l.b.conn);
 	l.b.conn = NULL;
 	AWAIT(&l, l.a.down);

@@ -11,12 +11,21 @@
 
 enum { VERBS_E_NOT_HERE = 1 };
 
+struct verbs_options {
+	const char *address; /* "10.0.0.1:7444" */
+	/*
+	 * For tests: windows also on devices that do not hold an access to a window's bounds. rxe of Linux 6.1 is one: whoever has a window may reach
+	 * the whole registration that it lies in. Such devices get a registration for each export.
+	 */
+	bool windows_anyway;
+};
+
 /*
- * remote_verbs_open() - the device that has @address ("10.0.0.1:7444"), and a listener there. remote_fd() is one descriptor for all of it.
+ * remote_verbs_open() - the device that has o->address, and a listener there. remote_fd() is one descriptor for all of it.
  * *ret_why: one line for people, a constant: what is missing.
- * Return: 0; VERBS_E_NOT_HERE: no libraries, no RDMA in this kernel, no device with that address, no permission; -EINVAL: @address is none;
+ * Return: 0; VERBS_E_NOT_HERE: no libraries, no RDMA in this kernel, no device with that address, no permission; -EINVAL: o->address is none;
  * -EADDRINUSE; -ENOMEM; other negative errno.
  */
-MUST_CHECK int remote_verbs_open(struct remote **ret, const char *address, const char **ret_why);
+MUST_CHECK int remote_verbs_open(struct remote **ret, const struct verbs_options *o, const char **ret_why);
 
 #endif

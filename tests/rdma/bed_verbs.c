@@ -1,6 +1,6 @@
 /*
  * Two hosts on one RDMA device, each with a port of its own: $SEALANE_RDMA_ADDRESS is the device's address (10.9.0.1). The two share the device, and
- * nothing else: protection domains, queue pairs and keys are each one's own.
+ * nothing else: protection domains, queue pairs and keys are each one's own. $SEALANE_RDMA_WINDOWS: verbs_options.windows_anyway.
  */
 #include "rdma/test_bed.h"
 #include "rdma/verbs.h"
@@ -12,11 +12,12 @@ static char g_a[64], g_b[64], g_nobody[64];
 static struct remote *open_at(char *address, size_t size, unsigned port)
 {
 	const char *ip = getenv("SEALANE_RDMA_ADDRESS"), *why = "";
+	const struct verbs_options o = { address, getenv("SEALANE_RDMA_WINDOWS") != NULL };
 	struct remote *r = NULL;
 	int e;
 
 	snprintf(address, size, "%s:%u", ip ? ip : "127.0.0.1", port);
-	e = remote_verbs_open(&r, address, &why);
+	e = remote_verbs_open(&r, &o, &why);
 	if (e != 0) {
 		fprintf(stderr, "%s: %s\n", address, e > 0 ? why : strerror(-e));
 		exit(e == VERBS_E_NOT_HERE ? 77 : 1);
@@ -48,7 +49,7 @@ void bed_idle(struct bed *bed)
 	if (a < 0 || b < 0)
 		abort();
 	if (a == 0 && b == 0)
-		(void)poll(p, 2, 5000);
+		(void)poll(p, 2, 1000);
 }
 
 void bed_pass(struct bed *bed, unsigned ms)
