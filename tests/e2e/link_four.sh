@@ -67,3 +67,12 @@ check "the instance is back" within 10 there_are 2
 many 10 hold <"$T/hold" >"$T/again" 2>&1 &
 check "ten more" within 20 grep -q '^10 open and good' "$T/again"
 check_match "most of them go to the one that has fewer: both have as many then" '^b [5-8] c [5-8]$' "$(lanes_to)"
+
+# A link is dead, and nobody knows yet: clients that speak first are not lost to it, since after 2 s of silence it is asked before their bytes go out.
+cut_off c
+sleep 2.2
+bad=0
+t0=$(now_ms)
+for i in 1 2 3; do [ "$(on a ctr_peer web ask $ECHO "words $i" 2>&1)" = "words $i" ] || bad=$((bad + 1)); done
+check_equal "a link dies without a word: no client that speaks first notices" 0 "$bad"
+check_below "nor waits for it to be given up, in ms" 9000 $(($(now_ms) - t0))
