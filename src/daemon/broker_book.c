@@ -6,6 +6,7 @@
  *   LIMIT_CA_ISSUED_HOUR in an hour                            more is refused, and told once an hour as ca.limit
  *   LIMIT_CA_ISSUED_HOST rows                                  the oldest of one host leave the book; they stay good, and revoked with the host
  *   what is over leaves the book                               once a minute
+ *   when the book is full                                      the older half of what the greatest host has in it goes
  *
  * The hour is counted in memory: a restart begins it anew, which the rows that one host may have make harmless. Where certificates live for
  * less than an hour, as many may be had in one life, since so often they are renewed.
@@ -163,15 +164,28 @@ static void tidy(struct broker *b)
 	forget_issuers(b);
 }
 
+/* Where many hosts have their share, who has the most makes room: nobody is to be kept from a certificate by what others were given. */
+static int make_room(struct broker *b)
+{
+	char host[LIMIT_NAME_SIZE];
+	int r = state_halve_issued(b->state, host);
+
+	if (r == 0)
+		log_warn("ca.book_full", LOG_STR("host", host), LOG_U64("rows", LIMIT_CA_ISSUED));
+	return r;
+}
+
 int book_add(struct broker *b, const char *host, const struct role_issue *i)
 {
 	/* The moment that it was dated back from, so that the row tells its notBefore. */
 	struct state_issued s = { .issued_unix_s = i->not_before + CA_BACKDATE_S, .not_after = i->not_after };
+	int r;
 
 	hex_encode(s.serial, i->serial, sizeof(i->serial));
 	memcpy(s.spiffe_id, i->spiffe_id, sizeof(s.spiffe_id));
 	if (!str_copy(s.host, sizeof(s.host), host))
 		return -EINVAL;
 	tidy(b);
-	return state_put_issued(b->state, &s);
+	r = state_put_issued(b->state, &s);
+	return r == -ENOSPC && make_room(b) == 0 ? state_put_issued(b->state, &s) : r;
 }

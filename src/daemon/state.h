@@ -139,6 +139,8 @@ MUST_CHECK int state_each_newest(struct state_db *db, int64_t now, int (*fn)(voi
 MUST_CHECK int state_last_issued(struct state_db *db, const char *host, const char *spiffe_id, int64_t *ret_unix_s, uint64_t *ret_n);
 /* state_trim_issued() - of what was issued to @host only the last @keep stay in the table. */
 MUST_CHECK int state_trim_issued(struct state_db *db, const char *host, int64_t keep);
+/* state_halve_issued() - the table is full: of the host that has the most in it, the older half goes. -ENOENT: it is not full. */
+MUST_CHECK int state_halve_issued(struct state_db *db, char ret_host[LIMIT_NAME_SIZE]);
 
 /* state_revoked_is_sound() - may @entry stand in the list? Also for one that came from another host. */
 bool state_revoked_is_sound(const char *entry);

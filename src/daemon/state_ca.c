@@ -37,6 +37,7 @@ enum {
 	STMT_NEWEST_ISSUED,
 	STMT_LAST_ISSUED,
 	STMT_TRIM_ISSUED,
+	STMT_MOST_ISSUED,
 	STMT_PUT_REVOKED,
 	STMT_DELETE_REVOKED,
 	STMT_FORGET_REVOKED,
@@ -78,6 +79,7 @@ static const char *const g_statements[STMT_N] = {
 	[STMT_LAST_ISSUED] = "SELECT coalesce(max(issued_unix_s), 0), count(*) FROM ca_issued WHERE host = ?1 AND spiffe_id = ?2",
 	[STMT_TRIM_ISSUED] = "DELETE FROM ca_issued WHERE serial IN (SELECT serial FROM ca_issued WHERE host = ?1 "
 			     "ORDER BY issued_unix_s DESC LIMIT -1 OFFSET ?2)",
+	[STMT_MOST_ISSUED] = "SELECT host, count(*) AS n FROM ca_issued GROUP BY host ORDER BY n DESC LIMIT 1",
 	[STMT_PUT_REVOKED] = "INSERT OR REPLACE INTO revoked VALUES(?1, ?2, ?3)",
 	[STMT_DELETE_REVOKED] = "DELETE FROM revoked WHERE entry = ?1",
 	[STMT_FORGET_REVOKED] = "DELETE FROM revoked WHERE until_unix_s <> 0 AND until_unix_s < ?1",
@@ -488,6 +490,24 @@ int state_trim_issued(struct state_db *db, const char *host, int64_t keep)
 	sql_bind_text(s, &rc, 1, host);
 	sql_bind_number(s, &rc, 2, keep);
 	return sql_run(s, rc);
+}
+
+int state_halve_issued(struct state_db *db, char ret_host[LIMIT_NAME_SIZE])
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_MOST_ISSUED];
+	char host[LIMIT_NAME_SIZE] = "";
+	int64_t n = 0;
+	int rc, r = has_room(db, &db->n_issued, STMT_COUNT_ISSUED, LIMIT_CA_ISSUED);
+
+	if (r != -ENOSPC)
+		return r < 0 ? r : -ENOENT;
+	rc = sqlite3_step(s);
+	r = rc == SQLITE_ROW && sql_column_text(s, 0, host, sizeof(host)) && sql_column_number(s, 1, 1, INT64_MAX, &n) ? 0 : -EBADMSG;
+	rc = sql_finish(s, rc);
+	if (rc < 0 || r < 0)
+		return rc < 0 ? rc : r;
+	memcpy(ret_host, host, sizeof(host));
+	return state_trim_issued(db, host, n / 2);
 }
 
 static bool read_issued(sqlite3_stmt *s, struct state_issued *ret)

@@ -493,6 +493,34 @@ static void test_a_host_that_asks_without_end(void **unused)
 	state_close(db);
 }
 
+/* A full book: who has the most makes room. */
+static void test_a_full_book(void **unused)
+{
+	struct state_db *db = must_open("boot-1");
+	struct state_issued i = { .serial = "70000000", .spiffe_id = "spiffe://sealane.local/host/c", .host = "c", .not_after = 1000000 };
+	char host[LIMIT_NAME_SIZE] = "";
+	uint64_t n = 0;
+	int64_t last = 0;
+
+	(void)unused;
+	assert_int_equal(state_halve_issued(db, host), -ENOENT);
+	assert_int_equal(state_begin(db), 0);
+	for (unsigned k = 0; k < LIMIT_CA_ISSUED; k++)
+		put_issued(db, 0x40000000 + k, k % 4 ? "b" : "d", k % 4 ? "host/b" : "host/d", k, 1000000);
+	assert_int_equal(state_end(db, 0), 0);
+	assert_int_equal(state_put_issued(db, &i), -ENOSPC);
+	assert_int_equal(state_halve_issued(db, host), 0);
+	assert_string_equal(host, "b");
+	assert_int_equal(state_halve_issued(db, host), -ENOENT);
+	assert_int_equal(state_put_issued(db, &i), 0);
+	assert_int_equal(state_last_issued(db, "b", "spiffe://sealane.local/host/b", &last, &n), 0);
+	assert_int_equal(n, LIMIT_CA_ISSUED / 4 * 3 / 2);
+	assert_int_equal(last, LIMIT_CA_ISSUED - 1);
+	assert_int_equal(state_last_issued(db, "d", "spiffe://sealane.local/host/d", &last, &n), 0);
+	assert_int_equal(n, LIMIT_CA_ISSUED / 4);
+	state_close(db);
+}
+
 /* A member takes a list as long as they may be, without counting it at each line. */
 static void test_a_full_list(void **unused)
 {
@@ -1027,6 +1055,7 @@ int main(void)
 		TEST(test_certificates_survive),
 		TEST(test_what_was_issued),
 		TEST(test_a_host_that_asks_without_end),
+		TEST(test_a_full_book),
 		TEST(test_a_full_list),
 		TEST(test_a_grant_that_stood),
 		TEST(test_whole_or_not_at_all),
