@@ -14,10 +14,11 @@ set -euo pipefail
 
 declare -A SETS=(
 	[build]="gcc libc6-dev meson ninja-build pkg-config libevent-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev
-		uthash-dev libcurl4-openssl-dev libssl-dev libipsec-mb-dev scdoc libcmocka-dev clang llvm libbpf-dev bpftool libelf-dev zlib1g-dev"
+		uthash-dev libcurl4-openssl-dev libssl-dev libipsec-mb-dev scdoc libcmocka-dev clang llvm libbpf-dev bpftool libelf-dev zlib1g-dev
+		libibverbs-dev librdmacm-dev"
 	[run]="runc redis-server redis-tools busybox-static iproute2 util-linux procps"
 	[test]="podman netavark crun docker.io containerd strace jq python3 python3-jsonschema g++ musl-tools prometheus etcd-server etcd-client tshark nftables nginx-light postgresql postgresql-contrib
-		mariadb-server mariadb-client wrk socat curl libclang-rt-14-dev shellcheck spin qemu-system-x86 systemd xz-utils"
+		mariadb-server mariadb-client wrk socat curl libclang-rt-14-dev shellcheck spin qemu-system-x86 systemd xz-utils ibverbs-providers"
 	[bench]="haproxy stunnel4 libnginx-mod-stream g++ python3 libnng-dev libzmq3-dev libboost-dev libqb-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
 		protobuf-compiler-grpc gnuplot-nox"
 )

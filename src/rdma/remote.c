@@ -13,7 +13,7 @@
  * tells of everything.
  *
  * What must never happen: the queue overflowing (it has room for all that connections can have under way: grown when one is
- * made), a completion that is told twice, or a backend's word about a connection that is OVER (conn_end() promises that).
+ * made; an operation takes up its place until its completion was taken), a completion that is told twice, or a backend's word about a connection that is OVER (conn_end() promises that).
  */
 #include "rdma/remote_int.h"
 
@@ -105,7 +105,10 @@ static size_t queue_take(struct remote *r, struct remote_done *dones, size_t n)
 			dones[i].conn->n_imms--;
 			if (dones[i].conn->state == REMOTE_UP)
 				r->backend->took_imm(dones[i].conn);
+		} else if (dones[i].kind == REMOTE_DONE_OP) {
+			dones[i].conn->n_told--;
 		} else if (dones[i].kind == REMOTE_DONE_REVOKED) {
+			dones[i].conn->n_exports--;
 			LIST_REMOVE(dones[i].export, of_conn);
 			LIST_INSERT_HEAD(&r->spent, dones[i].export, of_conn);
 		}
@@ -159,7 +162,6 @@ void remote_export_unbound(struct remote_export *e)
 {
 	assert(e->state == EXPORT_REVOKING);
 	remote_of(e->conn)->backend->export_end(e);
-	e->conn->n_exports--;
 	export_over(e);
 	tell(remote_of(e->conn), (struct remote_done){ .kind = REMOTE_DONE_REVOKED, .conn = e->conn, .export = e });
 }
@@ -333,8 +335,10 @@ static void retire(struct remote_conn *c, enum remote_status status)
 
 	if (s->region)
 		s->region->n_busy--;
-	if (!s->beat && (s->signalled || status != REMOTE_OK))
-		tell(remote_of(c), (struct remote_done){ .kind = REMOTE_DONE_OP, .status = status, .conn = c, .id = s->id });
+	if (s->beat || (!s->signalled && status == REMOTE_OK))
+		return;
+	c->n_told++;
+	tell(remote_of(c), (struct remote_done){ .kind = REMOTE_DONE_OP, .status = status, .conn = c, .id = s->id });
 }
 
 void remote_conn_fail(struct remote_conn *c, enum remote_status status)
@@ -667,7 +671,7 @@ static void op_number(struct remote_conn *c, const struct remote_op *op, uint64_
 
 size_t remote_room(const struct remote_conn *c)
 {
-	return c->state == REMOTE_UP ? LIMIT_RDMA_OPS - (size_t)(c->next - c->first) : 0;
+	return c->state == REMOTE_UP ? LIMIT_RDMA_OPS - (size_t)(c->next - c->first) - c->n_told : 0;
 }
 
 int remote_post(struct remote_conn *c, const struct remote_op *ops, size_t n)
@@ -705,7 +709,7 @@ static void beat(struct remote_conn *c, uint64_t now)
 /* Is there nothing on its way that would be told of by itself? Then silence says nothing about the peer. */
 static bool is_quiet(const struct remote_conn *c)
 {
-	return c->first == c->next || (c->n_quiet > 0 && remote_room(c) > 0);
+	return c->first == c->next || (c->n_quiet > 0 && c->next - c->first < LIMIT_RDMA_OPS);
 }
 
 static void up_tick(struct remote_conn *c, uint64_t now)

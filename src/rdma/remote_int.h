@@ -106,7 +106,7 @@ struct remote_conn {
 	struct remote_sent sent[LIMIT_RDMA_OPS];
 	uint64_t first, next; /* the oldest operation that is not done; the next one's number */
 	unsigned n_quiet;     /* posted since the last one that tells */
-	unsigned n_imms;      /* in the queue */
+	unsigned n_imms, n_told; /* in the queue: immediates; operations */
 	void *user;
 };
 

@@ -417,6 +417,33 @@ static void test_a_full_queue_says_so_and_never_stays_full(void **state)
 	assert_int_equal(p->a.n_log, 0);
 }
 
+/* Completions that nobody takes are kept, and keep their places. */
+static void test_completions_that_nobody_takes(void **state)
+{
+	struct pair *p = *state;
+	unsigned n_posted = 0;
+
+	export_b(p, REMOTE_MAY_WRITE);
+	for (unsigned i = 0; i < 3000; i++) {
+		struct remote_op op = op_of(p, REMOTE_WRITE, 0, 0, 64);
+		struct remote_done none[1];
+		int r;
+
+		op.id = n_posted;
+		r = remote_post(p->a.conn, &op, 1);
+		assert_true(r == 0 || r == REMOTE_E_FULL);
+		n_posted += r == 0;
+		assert_int_equal(remote_poll(p->a.r, none, 0), 0);
+		host_poll(&p->b);
+		if (r != 0 && i % 100 == 0)
+			bed_idle(&p->bed);
+	}
+	assert_int_equal(n_posted, LIMIT_RDMA_OPS);
+	for (unsigned i = 0; i < n_posted; i++)
+		assert_int_equal(await(p, &p->a, REMOTE_DONE_OP).id, i);
+	assert_int_equal(remote_room(p->a.conn), LIMIT_RDMA_OPS);
+}
+
 /* -- who may do what */
 
 /*
@@ -803,6 +830,7 @@ int main(void)
 		JOINED(test_wrong_calls_are_refused_here),
 		JOINED(test_completions_are_in_order_and_only_those_asked_for),
 		JOINED(test_a_full_queue_says_so_and_never_stays_full),
+		JOINED(test_completions_that_nobody_takes),
 		JOINED(test_wrong_key),
 		JOINED(test_read_past_the_end),
 		JOINED(test_write_before_the_start),
@@ -826,5 +854,7 @@ int main(void)
 		cmocka_unit_test(test_keys_from_outside),
 	};
 
+	if (getenv("SEALANE_TEST_FILTER"))
+		cmocka_set_test_filter(getenv("SEALANE_TEST_FILTER"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

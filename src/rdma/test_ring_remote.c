@@ -112,7 +112,7 @@ static void test_a_slow_reader_stops_the_sender(void **state)
 	struct line l;
 
 	line_open(&l, 12, false, 0);
-	for (unsigned i = 0; i < 100; i++) {
+	for (unsigned i = 0; i < 30; i++) {
 		assert_int_equal(ring_end_send(&l.a, 1000), 0);
 		stuck = l.a.n_sent;
 		look(&l);

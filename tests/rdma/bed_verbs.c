@@ -1,5 +1,6 @@
 /*
- * Two hosts on one RDMA device, each with a port of its own: $SEALANE_RDMA_ADDRESS is the device's address (10.9.0.1). The two share the device, and
+ * Two hosts on one RDMA device, each with a port of its own: $SEALANE_RDMA_ADDRESS is the device's address (10.9.0.1), $SEALANE_RDMA_PORT
+ * the first port. The two share the device, and
  * nothing else: protection domains, queue pairs and keys are each one's own. $SEALANE_RDMA_WINDOWS: verbs_options.windows_anyway.
  */
 #include "rdma/test_bed.h"
@@ -11,12 +12,12 @@ static char g_a[64], g_b[64], g_nobody[64];
 
 static struct remote *open_at(char *address, size_t size, unsigned port)
 {
-	const char *ip = getenv("SEALANE_RDMA_ADDRESS"), *why = "";
+	const char *ip = getenv("SEALANE_RDMA_ADDRESS"), *base = getenv("SEALANE_RDMA_PORT"), *why = "";
 	const struct verbs_options o = { address, getenv("SEALANE_RDMA_WINDOWS") != NULL };
 	struct remote *r = NULL;
 	int e;
 
-	snprintf(address, size, "%s:%u", ip ? ip : "127.0.0.1", port);
+	snprintf(address, size, "%s:%u", ip ? ip : "127.0.0.1", (base ? (unsigned)atoi(base) : 7444) + port);
 	e = remote_verbs_open(&r, &o, &why);
 	if (e != 0) {
 		fprintf(stderr, "%s: %s\n", address, e > 0 ? why : strerror(-e));
@@ -27,9 +28,9 @@ static struct remote *open_at(char *address, size_t size, unsigned port)
 
 void bed_open(struct bed *bed)
 {
-	bed->a = open_at(g_a, sizeof(g_a), 7444);
-	bed->b = open_at(g_b, sizeof(g_b), 7445);
-	snprintf(g_nobody, sizeof(g_nobody), "%.*s:7446", (int)(strrchr(g_a, ':') - g_a), g_a);
+	bed->a = open_at(g_a, sizeof(g_a), 0);
+	bed->b = open_at(g_b, sizeof(g_b), 1);
+	snprintf(g_nobody, sizeof(g_nobody), "%.*s:7440", (int)(strrchr(g_a, ':') - g_a), g_a);
 	bed->b_address = g_b;
 	bed->nobody = g_nobody;
 }
