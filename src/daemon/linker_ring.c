@@ -523,6 +523,19 @@ static void ring_arm(struct linker *k, struct llane *l)
 	/* ring_room() has, where it found none. */
 }
 
+/* It hung up. Because the porter told it that the broker has cut the lane? Then BL_CUT may be slower. */
+static bool was_cut(const struct llane *l)
+{
+	int fds[CONTROL_FDS], r;
+	struct control_msg m;
+
+	r = control_recv(l->ring->leash, &m, fds);
+	if (r != 1)
+		return false;
+	close_fds(fds);
+	return m.type == CTL_CUT;
+}
+
 static bool ring_event(struct linker *k, struct llane *l, uint32_t events)
 {
 	struct lring *r = l->ring;
@@ -537,6 +550,10 @@ static bool ring_event(struct linker *k, struct llane *l, uint32_t events)
 		ring_tx_awake(&r->tx);
 	r->rx_armed = r->tx_armed = l->blocked = false;
 	l->ready = !l->fault;
+	if (l->closing && was_cut(l)) {
+		llane_end(k, l, LANE_END_CUT, 0, LINK_CUT);
+		return false;
+	}
 	if (l->closing)
 		llane_break(k, l, -EPIPE); /* what it published before is taken all the same */
 	return true;

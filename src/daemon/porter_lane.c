@@ -429,17 +429,19 @@ void porter_lane_server(struct porter *p, struct porter_slot *s)
 void porter_lane_cut(struct porter *p, const struct role_refuse *m)
 {
 	struct porter_slot *s = porter_table_lane(&p->table, m->lane_id);
+	/* A linker first: it does nothing for it, but when the library hangs up it has to find there that this was no end in order. */
+	enum porter_side order[PORTER_N_SIDES] = { PORTER_SERVER, PORTER_CLIENT };
 	int error = m->error < 0 ? m->error : -ECANCELED;
 
 	if (!s)
 		return; /* its PB_CLOSED is on its way */
-	/* The client first: where the server is a linker, what that does next must not be quicker than the word to the library. */
-	if (s->state == PORTER_OPEN && s->leashes[PORTER_CLIENT] >= 0 && !is_linker(s, PORTER_CLIENT))
-		porter_say(s->leashes[PORTER_CLIENT], CTL_CUT, error, m->why);
-	if (s->leashes[PORTER_SERVER] >= 0)
-		porter_say(s->leashes[PORTER_SERVER], CTL_CUT, error, m->why);
-	if (s->state == PORTER_OPEN && is_linker(s, PORTER_CLIENT))
-		porter_say(s->leashes[PORTER_CLIENT], CTL_CUT, error, m->why);
+	if (is_linker(s, PORTER_CLIENT)) {
+		order[0] = PORTER_CLIENT;
+		order[1] = PORTER_SERVER;
+	}
+	for (unsigned i = 0; i < PORTER_N_SIDES; i++)
+		if (s->leashes[order[i]] >= 0 && (s->state == PORTER_OPEN || order[i] == PORTER_SERVER))
+			porter_say(s->leashes[order[i]], CTL_CUT, error, m->why);
 	porter_lane_end(p, s, LANE_END_CUT, error, m->why);
 }
 

@@ -451,6 +451,21 @@ static void test_cut(void **state)
 	lib_lane_close(&other);
 }
 
+/* The porter is told first, and the library that hears it from there may hang up before the linker is told. */
+static void test_cut_by_the_porter(void **state)
+{
+	struct control_msg cut = { .type = CTL_CUT, .version = CONTROL_VERSION, .u.error = { .error = -ECANCELED, .why = "the intention is gone" } };
+	struct bed *b = *state;
+	struct lib_lane l = lib_lane(b, LINK_MESSAGES, g_usual);
+
+	assert_int_equal(control_send(l.b.lent, &cut, NULL), 0);
+	sealane_close(take_ptr(l.server));
+	hear_closed(b, BED_B, l.b.id, LANE_END_CUT);
+	hear_closed(b, BED_A, l.a.id, LANE_END_CUT);
+	expect_cut(l.a.leash, -ECANCELED);
+	lib_lane_close(&l);
+}
+
 static void test_the_other_linker_dies(void **state)
 {
 	struct bed *b = *state;
@@ -920,6 +935,7 @@ int main(int argc, char **argv)
 		TEST(test_killed_client),
 		TEST(test_server_closes),
 		TEST(test_cut),
+		TEST(test_cut_by_the_porter),
 		TEST(test_the_other_linker_dies),
 		TEST(test_slow_reader_stops_itself),
 		TEST(test_event_loop),
