@@ -57,6 +57,8 @@ static const struct cli_verb g_verbs[] = {
 	  "ca init\n"
 	  "ca token HOST [--service NAME ...] [--for TIME] [--address ADDRESS:PORT]\n"
 	  "ca ls\n"
+	  "ca rotate-root [--after TIME]\n"
+	  "ca retire-root [--now]\n"
 	  "ca grant HOST SERVICE\n"
 	  "ca ungrant HOST SERVICE\n"
 	  "ca revoke host/NAME|SERVICE|SERVICE@HOST|SERIAL\n"
@@ -65,8 +67,10 @@ static const struct cli_verb g_verbs[] = {
 	  "  --service NAME       the host may have certificates for it: NAME, NAMESPACE/NAME, NAMESPACE/* or *; may be repeated\n"
 	  "  --for TIME           how long the token is good: 10m (default), 2h, 1d\n"
 	  "  --address            where this host is reached; without it as configured\n"
+	  "  --after TIME         when the new root begins to sign; without it after the life of a host's certificate\n"
+	  "  --now                though certificates by the old root may be good\n"
 	  "init makes this host the authority. token lets one host join once; it is printed here and kept nowhere.\n",
-	  "init|token|ls|grant|ungrant|revoke|unrevoke" },
+	  "init|token|ls|rotate-root|retire-root|grant|ungrant|revoke|unrevoke" },
 	{ "join", verb_join, "join TOKEN [--again]", "Join the authority that made the token; this host gets certificates from then on",
 	  "  --again  also if this host has joined already: with another authority, or anew\n"
 	  "TOKEN is what `sealane ca token` printed on the authority; - reads it from standard input.\n", "TOKEN" },

@@ -33,6 +33,30 @@ struct ca_token_options {
 	const char *address;
 };
 
+/* @after_s: < 0: the daemon's own choice. */
+static int ca_rotate_root(struct cli *c, double after_s)
+{
+	json_t *body = json_object();
+	AUTO_REPLY reply = { 0 };
+	char signs[UNIT_TEXT_SIZE];
+	int r;
+
+	if (after_s >= 0)
+		json_object_set_new(body, "after_s", json_integer((json_int_t)after_s));
+	r = api_call(c, "POST", "/v1/ca/roots", body, &reply);
+	if (r != CLI_OK || c->json)
+		return r;
+	printf("a second root is there, SHA-256 ");
+	text_put(stdout, api_str(reply.json, "root_sha256"));
+	printf("; members trust it within half a minute, and it signs from %s on\n", unit_format_time(signs, api_i64(reply.json, "signs")));
+	return CLI_OK;
+}
+
+static int ca_retire_root(struct cli *c, bool now)
+{
+	return api_do(c, "DELETE", now ? "/v1/ca/roots?now=1" : "/v1/ca/roots", NULL, "one root is left; members trust the other one no longer within half a minute");
+}
+
 static int ca_token(struct cli *c, const struct ca_token_options *o, const char *host)
 {
 	json_t *services = json_array(), *body;
@@ -215,7 +239,16 @@ static void ca_print_root(const json_t *o)
 	text_put(stdout, api_str(o, "host"));
 	printf("; root until %s, SHA-256 ", unit_format_time(until, api_i64(o, "root_not_after")));
 	text_put(stdout, api_str(o, "root_sha256"));
-	printf("; certificates last %s\n\n", unit_format_age(life, api_i64(o, "svid_life")));
+	printf("; certificates last %s\n", unit_format_age(life, api_i64(o, "svid_life")));
+	if (api_has(o, "other_root_sha256")) {
+		printf("another root is trusted, SHA-256 ");
+		text_put(stdout, api_str(o, "other_root_sha256"));
+		if (api_has(o, "signs"))
+			printf("; it signs from %s on\n", unit_format_time(until, api_i64(o, "signs")));
+		else
+			printf("; it signed before, and retires at %s\n", unit_format_time(until, api_i64(o, "retires")));
+	}
+	putchar('\n');
 }
 
 static int ca_ls(struct cli *c)
@@ -244,10 +277,14 @@ static int ca_ls(struct cli *c)
 int verb_ca(struct cli *c, int argc, char **argv)
 {
 	struct ca_token_options o = { 0 };
+	double after_s = -1;
+	bool now = false;
 	const struct opt opts[] = {
 		{ "service", 0, OPT_LIST, &o.services },
 		{ "for", 0, OPT_DURATION, &o.for_s },
 		{ "address", 0, OPT_STRING, &o.address },
+		{ "after", 0, OPT_DURATION, &after_s },
+		{ "now", 0, OPT_FLAG, &now },
 	};
 	int n = cli_begin(c, opts, ARRAY_SIZE(opts), argc, argv, OPT_OPERANDS_ANYWHERE, 1, 3);
 	bool token;
@@ -257,6 +294,12 @@ int verb_ca(struct cli *c, int argc, char **argv)
 	token = strcmp(argv[0], "token") == 0;
 	if (!token && (o.services.n || o.for_s > 0 || o.address))
 		return cli_usage(c, "--service, --for and --address are for token");
+	if ((after_s >= 0 && strcmp(argv[0], "rotate-root") != 0) || (now && strcmp(argv[0], "retire-root") != 0))
+		return cli_usage(c, "--after is for rotate-root, --now for retire-root");
+	if (strcmp(argv[0], "rotate-root") == 0 && n == 1)
+		return ca_rotate_root(c, after_s);
+	if (strcmp(argv[0], "retire-root") == 0 && n == 1)
+		return ca_retire_root(c, now);
 	if (token && n == 2)
 		return ca_token(c, &o, argv[1]);
 	if (strcmp(argv[0], "init") == 0 && n == 1)

@@ -874,6 +874,31 @@ static void post_grant(struct call *c)
 		authority_grant(c->b, name, &p, done_ca, c);
 }
 
+static void post_root(struct call *c)
+{
+	json_t *body = want_body(c);
+	json_int_t after_s = -1;
+	json_error_t e;
+	bool good;
+
+	if (!body)
+		return;
+	good = json_unpack_ex(body, &e, JSON_STRICT, "{s?I}", "after_s", &after_s) == 0;
+	json_decref(body);
+	if (!good)
+		refuse_members(c, &e);
+	else
+		authority_rotate_root(c->b, after_s, done_ca, c);
+}
+
+static void delete_root(struct call *c)
+{
+	unsigned now = 0;
+
+	if (query_number(c, "now", 1, &now))
+		authority_retire_root(c->b, now, done_ca, c);
+}
+
 static void delete_grant(struct call *c)
 {
 	char host[LIMIT_NAME_SIZE], service[2 * LIMIT_SERVICE_SIZE];
@@ -952,6 +977,7 @@ static const struct endpoint endpoints[] = {
 	{ "/v1/certificates", { [API_GET] = get_certificates }, "GET" },
 	{ "/v1/ca", { [API_GET] = get_ca, [API_POST] = post_ca }, "GET, POST" },
 	{ "/v1/ca/tokens", { [API_POST] = post_token }, "POST" },
+	{ "/v1/ca/roots", { [API_POST] = post_root, [API_DELETE] = delete_root }, "POST, DELETE" },
 	{ "/v1/ca/grants", { [API_POST] = post_grant, [API_DELETE] = delete_grant }, "POST, DELETE" },
 	{ "/v1/ca/revoked", { [API_POST] = post_revoked, [API_DELETE] = delete_revoked }, "POST, DELETE" },
 	{ "/v1/join", { [API_POST] = post_join }, "POST" },

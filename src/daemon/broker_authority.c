@@ -59,7 +59,9 @@ struct list {
 	int64_t made_unix_s;
 	char *body;  /* owned; NULL: none */
 	char *roots; /* owned: those that are in it */
-	struct ca_list_signature signature;
+	struct ca_list_signature signatures[ROLE_ROOT_SLOTS]; /* by each root in it whose key is here */
+	uint8_t slots[ROLE_ROOT_SLOTS];
+	size_t n, n_signed;
 };
 
 static struct {
@@ -155,6 +157,11 @@ static int64_t life_s(const struct broker *b, bool of_host)
 	return life > LIFE_MAX_S ? LIFE_MAX_S : (int64_t)life;
 }
 
+int64_t authority_host_life_s(const struct broker *b)
+{
+	return life_s(b, true);
+}
+
 static bool is_asked_still(const struct issue *i)
 {
 	return g_authority.starts[i->linker] == i->start;
@@ -244,6 +251,7 @@ static void issue(struct broker *b, const struct issue *from, bool of_host)
 		return;
 	}
 	*i = *from;
+	i->what.slot = authority_root_slot();
 	i->what.not_after = unix_now_s() + life_s(b, of_host);
 	r = book_begin(&i->what, i->host);
 	if (r < 0) {
@@ -268,23 +276,6 @@ void authority_renew(struct broker *b, struct credential *c)
 		ca_failed(b, c, CA_DENIED, "it is revoked: `sealane ca unrevoke` takes that back");
 	else
 		issue(b, &i, !c->service.name[0]);
-}
-
-static void on_root(struct broker *b, void *arg, const struct role_signed *r, int fd)
-{
-	fd_cleanup(&fd);
-	if (r->error && r->error != -EPIPE)
-		log_error("ca.failed", LOG_STR("why", r->why), LOG_STR("then", "this host, the authority, issues nothing"));
-}
-
-void authority_on_signer(struct broker *b)
-{
-	struct role_msg m = { .type = BS_CA };
-
-	if (!g_ca.member || !g_ca.membership.is_authority || !signer_is_up())
-		return;
-	memcpy(m.u.ca_key.trust_domain, g_ca.trust_domain, sizeof(m.u.ca_key.trust_domain));
-	signer_ask(b, &m, -1, on_root, NULL);
 }
 
 /* ------------------------------------------------------------------ questions of other hosts */
@@ -506,7 +497,7 @@ static int append_line(void *entries, const char *line)
 
 static json_t *list_json(const struct list *l, bool with_entries)
 {
-	json_t *o = ca_list_json(l->body, &l->signature, 1), *entries;
+	json_t *o = ca_list_json(l->body, l->signatures, l->n_signed), *entries;
 
 	if (!o || !with_entries)
 		return o;
@@ -526,29 +517,52 @@ static void answer_list(struct broker *b, const struct asker *k, const struct re
 
 static void ask_list(struct broker *b, const struct asker *k, const struct revoked_version *has);
 
+/* Signed by all: for whom it was made, and for who asks within some seconds. */
+static void list_is_signed(struct broker *b, struct listing *l, const struct asker *k)
+{
+	list_clear(&g_authority.list);
+	g_authority.list = l->list;
+	l->list = (struct list){};
+	if (list_is_current(&g_authority.list))
+		answer_list(b, k, &l->has);
+	else /* something was revoked meanwhile */
+		ask_list(b, k, &l->has);
+}
+
+static void sign_next(struct broker *b, struct listing *l);
+
 static void on_list_signed(struct broker *b, void *arg, const struct role_signed *r, int fd)
 {
 	struct listing *l = arg;
 	struct asker k = { .linker = l->linker, .req = l->req, .host = "", .op = ca_op_name(CA_OP_REVOKED) };
-	bool asked_still = g_authority.starts[l->linker] == l->start;
+	struct ca_list_signature *s = &l->list.signatures[l->list.n_signed];
 
 	fd_cleanup(&fd);
 	g_authority.n_asks--;
-	if (r->error == 0 && r->signature_size <= SIGNATURE_SIZE) {
-		memcpy(l->list.signature.signature, r->signature, r->signature_size);
-		l->list.signature.signature_size = (uint8_t)r->signature_size;
-		list_clear(&g_authority.list);
-		g_authority.list = l->list;
-		l->list = (struct list){};
-		if (asked_still && list_is_current(&g_authority.list))
-			answer_list(b, &k, &l->has);
-		else if (asked_still) /* something was revoked meanwhile */
-			ask_list(b, &k, &l->has);
-	} else if (asked_still) {
+	if (g_authority.starts[l->linker] != l->start) {
+		; /* nobody's any more */
+	} else if (r->error || r->signature_size > SIGNATURE_SIZE) {
 		refuse(b, &k, "failed", "the authority could not sign its list; ask again soon");
+	} else {
+		memcpy(s->signature, r->signature, r->signature_size);
+		s->signature_size = (uint8_t)r->signature_size;
+		if (++l->list.n_signed < l->list.n) {
+			sign_next(b, l);
+			return;
+		}
+		list_is_signed(b, l, &k);
 	}
 	list_clear(&l->list);
 	free(l);
+}
+
+static void sign_next(struct broker *b, struct listing *l)
+{
+	struct role_msg m = { .type = BS_SIGN_LIST, .u.sign.kid = l->list.slots[l->list.n_signed] };
+
+	sha256(m.u.sign.digest, l->list.body, strlen(l->list.body));
+	g_authority.n_asks++;
+	signer_ask(b, &m, -1, on_list_signed, l);
 }
 
 static int digest_line(void *sum, const char *line)
@@ -567,7 +581,8 @@ static bool list_make(struct list *ret)
 	sha256_init(&s);
 	(void)!revoked_each(digest_line, &s);
 	sha256_end(&s, digest);
-	if (l.roots && svid_fingerprint(l.signature.root, l.roots, strlen(l.roots)) == 0)
+	l.n = authority_root_slots(l.slots, l.signatures);
+	if (l.roots && l.n > 0)
 		l.body = ca_list_body(&l.version, l.made_unix_s, l.roots, digest);
 	if (!l.body) {
 		list_clear(&l);
@@ -579,21 +594,18 @@ static bool list_make(struct list *ret)
 
 static void ask_list(struct broker *b, const struct asker *k, const struct revoked_version *has)
 {
-	struct role_msg m = { .type = BS_SIGN_LIST };
 	struct listing *l = calloc(1, sizeof(*l));
 
 	if (!l || !list_make(&l->list)) {
 		free(l);
-		refuse(b, k, "failed", "the authority has no memory for its list; ask again soon");
+		refuse(b, k, "failed", "the authority has no root yet, or no memory for its list; ask again soon");
 		return;
 	}
 	l->linker = k->linker;
 	l->start = g_authority.starts[k->linker];
 	l->req = k->req;
 	l->has = *has;
-	sha256(m.u.sign.digest, l->list.body, strlen(l->list.body));
-	g_authority.n_asks++;
-	signer_ask(b, &m, -1, on_list_signed, l);
+	sign_next(b, l);
 }
 
 static void on_revoked(struct broker *b, const struct asker *k, const struct ca_question *q)

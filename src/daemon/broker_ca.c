@@ -554,6 +554,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	renew_due(b);
 	ms = next_due_ms();
 	other = g_ca.external ? files_tick(b) : member_tick(b);
+	authority_tick(b);
 	arm(b, other < ms ? other : ms);
 }
 
@@ -653,6 +654,8 @@ static void load(struct broker *b)
 		r = revoked_load(b);
 	if (r == 0)
 		r = roots_load(b);
+	if (r == 0)
+		r = authority_load_roots(b);
 	if (r == 0 && g_ca.member)
 		r = state_each_certificate(b->state, load_certificate, b);
 	if (r < 0)

@@ -36,6 +36,13 @@ void authority_ungrant(struct broker *b, const char *host, const struct service_
 /* authority_revoke(), authority_unrevoke() - @what: "host/b", "ns/name", "ns/name@b", how a serial begins, a SPIFFE ID. -ENOENT: there is no such thing. */
 void authority_revoke(struct broker *b, const char *what, ca_done_fn done, void *arg);
 void authority_unrevoke(struct broker *b, const char *what, ca_done_fn done, void *arg);
+/*
+ * authority_rotate_root() - a second root: trusted by members as soon as they have the next list, signing after @after_s (< 0: as long as a host's
+ * certificate lives), alone once what the first one signed is over. Answers {root_sha256, signs}.
+ * authority_retire_root() - the one that does not sign any more, or not yet, is not trusted from now on. @now: also if certificates by it may be good.
+ */
+void authority_rotate_root(struct broker *b, int64_t after_s, ca_done_fn done, void *arg);
+void authority_retire_root(struct broker *b, bool now, ca_done_fn done, void *arg);
 /* member_join() - @again: also if this host has joined already. Answers {trust_domain, host, authority, address, not_after}. */
 void member_join(struct broker *b, const char *token, bool again, ca_done_fn done, void *arg);
 
@@ -225,10 +232,10 @@ bool authority_is_here(ca_done_fn done, void *arg);
 
 void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m, int fd);
 void authority_on_linker_lost(struct broker *b, uint32_t linker);
-/* authority_on_signer() - a signer has to find its root before it issues. */
-void authority_on_signer(struct broker *b);
 /* authority_renew() - as member_renew(), where the authority is this host. */
 void authority_renew(struct broker *b, struct credential *c);
+/* authority_host_life_s() - how long a host's certificate lives, in seconds: the longest that there are. */
+int64_t authority_host_life_s(const struct broker *b);
 
 /* --- broker_book.c: what the authority issues, and how much of it --- */
 
@@ -243,6 +250,21 @@ MUST_CHECK int book_begin(struct role_issue *i, const char *host);
 bool book_is_revoked(const struct role_issue *i);
 /* book_add() - it was issued; kept. Return: 0 or negative errno. */
 MUST_CHECK int book_add(struct broker *b, const char *host, const struct role_issue *i);
+
+/* --- broker_authority_roots.c --- */
+
+/* authority_on_signer() - a signer has to find its roots before it issues. */
+void authority_on_signer(struct broker *b);
+/* authority_root_slot() - of the root that signs certificates now. */
+uint8_t authority_root_slot(void);
+/* authority_root_slots() - those that lists are signed by: the slot of each, and .root of @ret_signatures. Return: how many. */
+size_t authority_root_slots(uint8_t slots[ROLE_ROOT_SLOTS], struct ca_list_signature ret_signatures[ROLE_ROOT_SLOTS]);
+/* authority_load_roots() - this host is an authority (anew): from the state. Return: 0 or negative errno. */
+MUST_CHECK int authority_load_roots(struct broker *b);
+/* authority_tick() - what a change of roots has to do by now. */
+void authority_tick(struct broker *b);
+/* authority_roots_view() - {other_root_sha256, signs, retires} for people, each or null. New reference; NULL: no memory. */
+json_t *authority_roots_view(void);
 
 /* --- broker_ca_files.c --- */
 

@@ -225,7 +225,7 @@ json_t *ca_view_authority(struct broker *b)
 	char hex[65] = "", version[REVOKED_VERSION_SIZE];
 	struct svid root = {};
 	json_t *o = json_pack("{s:s}", "source", source_name());
-	json_t *book;
+	json_t *book, *roots;
 
 	if (!o || !g_ca.member || !m->is_authority)
 		return o;
@@ -241,5 +241,11 @@ json_t *ca_view_authority(struct broker *b)
 		o = NULL;
 	}
 	json_decref(book);
+	roots = o ? authority_roots_view() : NULL;
+	if (o && (!roots || json_object_update(o, roots) < 0)) {
+		json_decref(o);
+		o = NULL;
+	}
+	json_decref(roots);
 	return o;
 }

@@ -584,7 +584,7 @@ static int join_keep(struct broker *b, struct join *j, const struct ca_answer *a
 	if (r == 0)
 		r = state_put_membership(b->state, m);
 	if (r == 0)
-		r = state_put_list_time(b->state, 0);
+		r = state_put_time(b->state, STATE_TIME_LIST, 0);
 	if (r == 0)
 		r = state_put_certificate(b->state, &s);
 	return state_end(b->state, r);

@@ -165,7 +165,7 @@ static const char *put_in_force(struct broker *b, const struct ca_answer *a)
 	bool new_roots = strcmp(a->roots, g_ca.roots_pem) != 0;
 	char version[REVOKED_VERSION_SIZE];
 
-	if (revoked_replace(b, a) < 0 || state_put_list_time(b->state, a->made_unix_s) < 0)
+	if (revoked_replace(b, a) < 0 || state_put_time(b->state, STATE_TIME_LIST, a->made_unix_s) < 0)
 		return "the list could not be kept: is the state directory's disk full? The one before is in force";
 	m.revoked = a->version;
 	m.roots = a->roots;
@@ -274,7 +274,7 @@ int roots_load(struct broker *b)
 	g_roots.since_unix_s = unix_now_s();
 	g_roots.told_stale = false;
 	g_roots.told[0] = '\0';
-	return state_list_time(b->state, &g_roots.made_unix_s);
+	return state_get_time(b->state, STATE_TIME_LIST, &g_roots.made_unix_s);
 }
 
 int64_t roots_list_made(void)

@@ -26,6 +26,16 @@ void authority_grant(struct broker *b, const char *host, const struct service_pa
 	answer(b, done, arg, json_pack("{s:b}", "ok", 1));
 }
 
+void authority_rotate_root(struct broker *b, int64_t after_s, ca_done_fn done, void *arg)
+{
+	answer(b, done, arg, json_pack("{s:s,s:I}", "root_sha256", "cd34", "signs", (json_int_t)(1700000000 + after_s)));
+}
+
+void authority_retire_root(struct broker *b, bool now, ca_done_fn done, void *arg)
+{
+	answer(b, done, arg, json_pack("{s:b}", "ok", 1));
+}
+
 void authority_ungrant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg)
 {
 	answer(b, done, arg, json_pack("{s:b}", "ok", 1));
@@ -58,8 +68,9 @@ json_t *ca_view_certificates(struct broker *b)
 
 json_t *ca_view_authority(struct broker *b)
 {
-	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:s,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b,s:i}]}],s:[{s:s,s:s,s:i,s:i}],s:[{s:s,s:s,s:i,s:i}]}", "source",
-			 "self", "trust_domain", "example.org", "host", "a", "root_sha256", "ab12", "root_not_after", 2000000000, "svid_life", 3600,
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:n,s:i,s:i,s:s,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b,s:i}]}],s:[{s:s,s:s,s:i,s:i}],s:[{s:s,s:s,s:i,s:i}]}", "source",
+			 "self", "trust_domain", "example.org", "host", "a", "root_sha256", "ab12", "other_root_sha256", "cd34",
+			 "signs", 1900000000, "retires", "root_not_after", 2000000000, "svid_life", 3600,
 			 "revoked_version", "1-4", "hosts", "host", "b", "revoked", 0, "services", "default/redis", "denied", "certificates", "spiffe_id",
 			 "spiffe://example.org/host/b", "serial", "40ff", "issued", 1700000000, "not_after", 1800000000, "revoked", 0, "older", 2, "tokens", "host", "c",
 			 "services", "prod/*", "expires", 1700000600, "used", 0, "revoked", "what", "40aa", "entry",

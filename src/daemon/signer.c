@@ -9,7 +9,8 @@
  * another certificate: what else the root signs stands behind a label that is put there here (BS_SIGN_LIST).
  *
  *   key       of a kid: what linkers may have signed with. A new key for the kid takes the old one's place. The authority's key
- *             has no kid, so no linker and no BS_SIGN can ever reach it.
+ *             has no kid, so no linker and no BS_SIGN can ever reach it. While a new root takes an old one's place there are two,
+ *             each in a slot of its own; which one signs is the broker's to say.
  *   apart     a key of a kid that linkers cannot reach either: this host's questions to its authority are signed by it, so that a
  *             linker which was taken over cannot ask in this host's name.
  *   stored    a key that is ours lies in STATE/keys under the name the broker gave, before anybody hears of it. A key that came
@@ -60,7 +61,10 @@ enum {
 };
 static_assert(SECURE_HEAP_SIZE >= 2 * 64 * LIMIT_KEYS, "a place for each key");
 
-static const char g_root_key[] = "ca.key", g_root_cert[] = "ca.crt";
+/* By slot. */
+static const struct root_files {
+	const char *key, *cert;
+} g_root_files[ROLE_ROOT_SLOTS] = { { "ca.key", "ca.crt" }, { "ca1.key", "ca1.crt" } };
 
 struct key {
 	uint32_t kid;
@@ -73,9 +77,11 @@ struct signer {
 	struct chan broker;
 	struct chan linkers[LIMIT_LINKERS];
 	struct key *keys; /* by kid, at most LIMIT_KEYS */
-	EVP_PKEY *root_key; /* NULL: this host is no authority, or was not asked yet */
-	X509 *root;
-	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE]; /* the root's */
+	struct root {
+		EVP_PKEY *key; /* NULL: there is none, or it was not asked for yet */
+		X509 *cert;
+	} roots[ROLE_ROOT_SLOTS];
+	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE]; /* the roots' */
 	int dir_fd; /* STATE/keys; negative errno: why it cannot be used */
 	bool stop;
 	int error;
@@ -175,7 +181,7 @@ static bool name_is_valid(const char *name)
 	char copy[FILE_NAME_SIZE], *rest = copy, *part;
 	int n = 0;
 
-	if (!str_copy(copy, sizeof(copy), name) || strcmp(name, "ca") == 0)
+	if (!str_copy(copy, sizeof(copy), name) || strcmp(name, "ca") == 0 || strcmp(name, "ca1") == 0)
 		return false;
 	while ((part = strsep(&rest, ".")))
 		if (++n > NAME_PARTS_MAX || !label_is_valid(part))
@@ -306,13 +312,23 @@ static int on_verify(const struct role_verify *v, struct role_msg *answer)
 
 /* ------------------------------------------------------------------ the authority */
 
-static void root_put(struct signer *s, EVP_PKEY *key, X509 *cert, const char *trust_domain)
+static void root_put(struct signer *s, EVP_PKEY *key, X509 *cert, const struct role_ca_key *ca)
 {
-	EVP_PKEY_free(s->root_key);
-	X509_free(s->root);
-	s->root_key = key;
-	s->root = cert;
-	(void)!str_copy(s->trust_domain, sizeof(s->trust_domain), trust_domain);
+	struct root *root = &s->roots[ca->slot];
+
+	EVP_PKEY_free(root->key);
+	X509_free(root->cert);
+	*root = (struct root){ .key = key, .cert = cert };
+	memcpy(s->trust_domain, ca->trust_domain, sizeof(s->trust_domain));
+}
+
+/* NULL: there is none, and the answer says so. */
+static const struct root *root_at(const struct signer *s, uint32_t slot, struct role_msg *answer)
+{
+	if (s->roots[slot].key)
+		return &s->roots[slot];
+	refuse(answer, -ENOENT, slot == 0 ? "this host is no authority: `sealane ca init` makes it one" : "this authority has no second root");
+	return NULL;
 }
 
 /* The first certificate of a file. */
@@ -333,25 +349,25 @@ static int load_cert(struct signer *s, const char *file, X509 **ret)
 	return r;
 }
 
-static int load_root(struct signer *s, const char *trust_domain, struct role_msg *answer)
+static int load_root(struct signer *s, const struct role_ca_key *ca, struct role_msg *answer)
 {
+	const struct root_files *f = &g_root_files[ca->slot];
 	EVP_PKEY *key = NULL;
 	X509 *cert = NULL;
-	int r = load_cert(s, g_root_cert, &cert);
+	int r = load_cert(s, f->cert, &cert);
 
 	if (r == -ENOENT)
 		return refuse(answer, r, "this host is no authority: `sealane ca init` makes it one");
 	if (r < 0)
-		return refuse_file(answer, r, "reading", g_root_cert);
-	r = load_key(s, g_root_key, &key, answer);
+		return refuse_file(answer, r, "reading", f->cert);
+	r = load_key(s, f->key, &key, answer);
 	if (r == -ENOENT)
-		refuse(answer, r, "keys/%s is gone from the state directory while keys/%s is there: put it back, or move both away",
-			      g_root_key, g_root_cert);
-	if (r == 0 && (r = pki_check_root(cert, key, trust_domain)) < 0)
-		refuse(answer, r, "keys/%s in the state directory is no root of the trust domain %.200s, or not by keys/%s", g_root_cert,
-			      trust_domain, g_root_key);
+		refuse(answer, r, "keys/%s is gone from the state directory while keys/%s is there: put it back, or move both away", f->key, f->cert);
+	if (r == 0 && (r = pki_check_root(cert, key, ca->trust_domain)) < 0)
+		refuse(answer, r, "keys/%s in the state directory is no root of the trust domain %.200s, or not by keys/%s", f->cert,
+		       ca->trust_domain, f->key);
 	if (r == 0) {
-		root_put(s, key, cert, trust_domain);
+		root_put(s, key, cert, ca);
 		return 0;
 	}
 	EVP_PKEY_free(key);
@@ -378,9 +394,22 @@ static int store_cert(struct signer *s, const char *file, X509 *cert, struct rol
 	return r < 0 ? refuse_file(answer, r, "writing", file) : 0;
 }
 
-/* The certificate last: without it there is no authority yet. A key that is there already is used, never lost. */
-static int make_root(struct signer *s, const char *trust_domain, struct role_msg *answer)
+/* A key that is there already is used, never lost, unless another one is wanted. */
+static int root_key_for(struct signer *s, const struct role_ca_key *ca, EVP_PKEY **ret, struct role_msg *answer)
 {
+	const struct root_files *f = &g_root_files[ca->slot];
+	int r = ca->make == CA_MAKE_ANEW ? -ENOENT : load_key(s, f->key, ret, answer);
+
+	return r == -ENOENT ? make_key(s, f->key, ret, answer) : r;
+}
+
+/*
+ * The certificate last: without it there is no authority yet. Anew, the one that was there goes first: a certificate without its key
+ * would be an authority that is damaged.
+ */
+static int make_root(struct signer *s, const struct role_ca_key *ca, struct role_msg *answer)
+{
+	const struct root_files *f = &g_root_files[ca->slot];
 	EVP_PKEY *key = NULL;
 	X509 *cert = NULL;
 	int64_t now = time(NULL);
@@ -388,21 +417,21 @@ static int make_root(struct signer *s, const char *trust_domain, struct role_msg
 
 	if (s->dir_fd < 0)
 		return refuse_file(answer, s->dir_fd, "opening", "");
-	if (signer_file_exists(s->dir_fd, g_root_cert))
-		return refuse(answer, -EEXIST, "this host is an authority already: keys/%s is in the state directory", g_root_cert);
-	r = load_key(s, g_root_key, &key, answer);
-	if (r == -ENOENT)
-		r = make_key(s, g_root_key, &key, answer);
+	if (ca->make == CA_MAKE_NEW && signer_file_exists(s->dir_fd, f->cert))
+		return refuse(answer, -EEXIST, "this host is an authority already: keys/%s is in the state directory", f->cert);
+	if (ca->make == CA_MAKE_ANEW && unlinkat(s->dir_fd, f->cert, 0) < 0 && errno != ENOENT)
+		return refuse_file(answer, -errno, "removing", f->cert);
+	r = root_key_for(s, ca, &key, answer);
 	if (r < 0)
 		return r;
-	r = pki_make_root(&cert, key, trust_domain, now - BACKDATE_S, now + ROOT_LIFE_S);
+	r = pki_make_root(&cert, key, ca->trust_domain, now - BACKDATE_S, now + ROOT_LIFE_S);
 	if (r < 0)
-		refuse(answer, r, "making a root for \"%.200s\" failed: is that a trust domain?", trust_domain);
+		refuse(answer, r, "making a root for \"%.200s\" failed: is that a trust domain?", ca->trust_domain);
 	else
-		r = store_cert(s, g_root_cert, cert, answer);
+		r = store_cert(s, f->cert, cert, answer);
 	if (r == 0) {
-		root_put(s, key, cert, trust_domain);
-		log_info("signer.root_made", LOG_STR("trust_domain", trust_domain));
+		root_put(s, key, cert, ca);
+		log_info("signer.root_made", LOG_STR("trust_domain", ca->trust_domain));
 		return 0;
 	}
 	EVP_PKEY_free(key);
@@ -440,12 +469,12 @@ static int answer_cert(struct role_msg *answer, X509 *cert, int *ret_fd)
 
 static int on_ca(struct signer *s, const struct role_ca_key *ca, struct role_msg *answer, int *ret_fd)
 {
-	int r = ca->make ? make_root(s, ca->trust_domain, answer) : load_root(s, ca->trust_domain, answer);
+	int r = ca->make ? make_root(s, ca, answer) : load_root(s, ca, answer);
 
 	if (r == 0)
-		r = answer_cert(answer, s->root, ret_fd);
+		r = answer_cert(answer, s->roots[ca->slot].cert, ret_fd);
 	if (r == 0)
-		r = pki_point(answer->u.signed_.public_key, s->root_key);
+		r = pki_point(answer->u.signed_.public_key, s->roots[ca->slot].key);
 	return r;
 }
 
@@ -458,13 +487,14 @@ static int check_proof(const struct role_issue *i)
 /* The label is put before it here, so that no digest which the broker gives can be that of a certificate. */
 static int on_sign_list(struct signer *s, const struct role_sign *sign, struct role_msg *answer)
 {
+	const struct root *root = root_at(s, sign->kid, answer);
 	uint8_t digest[SHA256_SIZE];
 	int r;
 
-	if (!s->root)
-		return refuse(answer, -ENOENT, "this host is no authority: `sealane ca init` makes it one");
+	if (!root)
+		return -ENOENT;
 	sha256_labelled(digest, ROLE_LIST_LABEL, sign->digest, sizeof(sign->digest));
-	r = pki_sign(answer->u.signed_.signature, s->root_key, digest);
+	r = pki_sign(answer->u.signed_.signature, root->key, digest);
 	if (r < 0)
 		return refuse(answer, r, "signing with the root's key failed");
 	answer->u.signed_.signature_size = (uint32_t)r;
@@ -473,12 +503,13 @@ static int on_sign_list(struct signer *s, const struct role_sign *sign, struct r
 
 static int on_issue(struct signer *s, const struct role_issue *i, struct role_msg *answer, int *ret_fd)
 {
+	const struct root *root = root_at(s, i->slot, answer);
 	struct pki_identity who;
 	X509 *cert = NULL;
 	int r;
 
-	if (!s->root)
-		return refuse(answer, -ENOENT, "this host is no authority: `sealane ca init` makes it one");
+	if (!root)
+		return -ENOENT;
 	if (pki_parse_id(&who, i->spiffe_id, s->trust_domain) < 0)
 		return refuse(answer, -EINVAL, "\"%.160s\" names no host or service of the trust domain", i->spiffe_id);
 	if (i->not_before < 0 || i->not_after <= i->not_before || i->not_after - i->not_before > LIMIT_SVID_LIFE_S)
@@ -487,7 +518,7 @@ static int on_issue(struct signer *s, const struct role_issue *i, struct role_ms
 	if (r == -EKEYREJECTED)
 		return refuse(answer, r, "the proof is not by the key that is to be certified");
 	if (r == 0)
-		r = pki_issue(&cert, s->root_key, s->root, i);
+		r = pki_issue(&cert, root->key, root->cert, i);
 	if (r < 0)
 		return refuse(answer, r, "the key is not on the curve P-256, the serial number not positive, or the end after the root's (%s)",
 			      log_errno_name(r));
@@ -693,8 +724,10 @@ static void signer_destroy(struct signer *s)
 		EVP_PKEY_free(k->pkey);
 		free(k);
 	}
-	EVP_PKEY_free(s->root_key);
-	X509_free(s->root);
+	for (size_t i = 0; i < ROLE_ROOT_SLOTS; i++) {
+		EVP_PKEY_free(s->roots[i].key);
+		X509_free(s->roots[i].cert);
+	}
 	for (size_t i = 0; i < LIMIT_LINKERS; i++)
 		chan_close(&s->linkers[i]);
 	chan_close(&s->broker);

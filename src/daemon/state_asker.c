@@ -1,6 +1,6 @@
 /*
  * Theory of operation: the part of state.c that keeps who may ask the authority, by its rules: what is read back is checked as hostile, and what
- * was written is taken again. One row a host, as hosts join; one row for the time of the list.
+ * was written is taken again. One row a host, as hosts join; one row for each time that is kept.
  *
  * Before this file: broker_authority.c, broker_member.c. After it: the same, at the next start.
  */
@@ -19,8 +19,8 @@ static const char *const g_statements[STMT_N] = {
 	[STMT_FIND] = "SELECT host, key, since_unix_s FROM ca_asker WHERE host = ?1",
 	[STMT_OTHERS] = "SELECT count(*) FROM ca_asker WHERE host <> ?1",
 	[STMT_EACH] = "SELECT host, key, since_unix_s FROM ca_asker",
-	[STMT_PUT_TIME] = "INSERT OR REPLACE INTO ca_list VALUES(1, ?1)",
-	[STMT_TIME] = "SELECT made_unix_s FROM ca_list",
+	[STMT_PUT_TIME] = "INSERT OR REPLACE INTO ca_list VALUES(?1, ?2)",
+	[STMT_TIME] = "SELECT made_unix_s FROM ca_list WHERE id = ?1",
 };
 
 static bool read_row(sqlite3_stmt *s, struct state_asker *ret)
@@ -67,28 +67,31 @@ int state_find_asker(struct state_db *db, const char *host, struct state_asker *
 	return 0;
 }
 
-int state_put_list_time(struct state_db *db, int64_t made_unix_s)
+int state_put_time(struct state_db *db, enum state_time which, int64_t unix_s)
 {
+	sqlite3_stmt *s = db->asker_stmts[STMT_PUT_TIME];
 	int rc = SQLITE_OK;
 
-	if (made_unix_s < 0)
+	if (unix_s < 0)
 		return -EINVAL;
-	sql_bind_number(db->asker_stmts[STMT_PUT_TIME], &rc, 1, made_unix_s);
-	return sql_run(db->asker_stmts[STMT_PUT_TIME], rc);
+	sql_bind_number(s, &rc, 1, which);
+	sql_bind_number(s, &rc, 2, unix_s);
+	return sql_run(s, rc);
 }
 
-int state_list_time(struct state_db *db, int64_t *ret)
+int state_get_time(struct state_db *db, enum state_time which, int64_t *ret)
 {
 	sqlite3_stmt *s = db->asker_stmts[STMT_TIME];
-	int64_t made = 0;
-	int rc = sqlite3_step(s), r = 0, failed;
+	int64_t unix_s = 0;
+	int rc = SQLITE_OK, r = 0, failed;
 
-	if (rc == SQLITE_ROW && !sql_column_number(s, 0, 0, INT64_MAX, &made))
+	sql_bind_number(s, &rc, 1, which);
+	if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW && !sql_column_number(s, 0, 0, INT64_MAX, &unix_s))
 		r = -EBADMSG;
 	failed = sql_finish(s, rc);
 	if (failed < 0 || r < 0)
 		return failed < 0 ? failed : r;
-	*ret = made;
+	*ret = unix_s;
 	return 0;
 }
 
@@ -113,5 +116,7 @@ int state_asker_start(struct state_db *db)
 		r = sql_error(sqlite3_prepare_v3(db->sql, g_statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->asker_stmts[i], NULL));
 	if (r == 0)
 		r = check_all(db->asker_stmts[STMT_EACH]);
-	return r < 0 ? r : state_list_time(db, &unused);
+	for (int which = STATE_TIME_LIST; r == 0 && which < STATE_TIME_END; which++)
+		r = state_get_time(db, (enum state_time)which, &unused);
+	return r;
 }

@@ -20,8 +20,14 @@ MUST_CHECK int state_put_asker(struct state_db *db, const struct state_asker *a)
 /* state_find_asker() - Return: 0; -ENOENT: the host has not joined; other negative errno. */
 MUST_CHECK int state_find_asker(struct state_db *db, const char *host, struct state_asker *ret);
 
-/* state_put_list_time(), state_list_time() - when the authority made the list that was taken last, by its clock; 0: none was taken. */
-MUST_CHECK int state_put_list_time(struct state_db *db, int64_t made_unix_s);
-MUST_CHECK int state_list_time(struct state_db *db, int64_t *ret);
+enum state_time {
+	STATE_TIME_LIST = 1,	/* a member: when the authority made the list that was taken last, by its clock */
+	STATE_TIME_ROOT_SIGNS,	/* the authority: from when on the second root signs; the first one goes on to be trusted */
+	STATE_TIME_ROOT_RETIRES, /* the authority: when the one that signed before is not trusted any more */
+	STATE_TIME_END
+};
+/* state_put_time(), state_get_time() - Unix seconds; 0: never, or not known. */
+MUST_CHECK int state_put_time(struct state_db *db, enum state_time which, int64_t unix_s);
+MUST_CHECK int state_get_time(struct state_db *db, enum state_time which, int64_t *ret);
 
 #endif

@@ -29,7 +29,8 @@ struct bed {
 	uint32_t kids[N_KIDS]; /* kid -> key; 0: none */
 	bool apart[N_KIDS];    /* no linker may use it */
 	uint32_t last_key;
-	bool has_root, no_root_key;
+	bool has_root;
+	uint32_t second_root; /* its key; 0: there is none */
 	unsigned n_issued, n_forgot;
 	int issue_error;
 	struct role_issue issued;
@@ -263,11 +264,22 @@ static int play_issue(struct bed *t, const struct role_issue *i, struct role_msg
 		return -1;
 	t->issued = *i;
 	t->n_issued++;
-	return text_fd(certificate(pem, i));
+	g_signs = i->slot ? t->second_root : 1;
+	certificate(pem, i);
+	g_signs = 1;
+	return text_fd(pem);
 }
 
 static int play_root(struct bed *t, const struct role_ca_key *k, struct role_msg *r)
 {
+	char pem[4096];
+
+	if (k->slot == 1) {
+		if (k->make == CA_MAKE_ANEW)
+			t->second_root = t->second_root ? t->second_root + 1 : 2;
+		r->u.signed_.error = t->second_root ? 0 : -ENOENT;
+		return t->second_root ? text_fd(root_of(pem, t->second_root)) : -1;
+	}
 	if (!k->make && !t->has_root)
 		r->u.signed_.error = -ENOENT;
 	else if (k->make && t->has_root)
@@ -300,7 +312,7 @@ static void play_signer(struct host *h, const struct role_msg *m, int fd)
 		assert_true(t->has_root);
 		t->n_lists++;
 		ca_list_signed(labelled, m->u.sign.digest);
-		play_sign(t, 1, labelled, &r);
+		play_sign(t, m->u.sign.kid ? t->second_root : 1, labelled, &r);
 		break;
 	case BS_VERIFY:
 		play_verify(&m->u.verify, &r);
@@ -1322,6 +1334,96 @@ static void test_versions_of_the_list(void **state)
 	assert_int_not_equal(a.epoch, b.epoch);
 }
 
+/* ------------------------------------------------------------------ a new root */
+
+static struct ca_answer list_of(struct host *h)
+{
+	struct bed *t = h->test;
+	struct ca_question q = { .op = CA_OP_REVOKED };
+	struct ca_answer a;
+	char why[256];
+
+	question(h, CA_HOST, HOST_C, ask_text(&q, "good"));
+	if (ca_answer_read(&a, CA_OP_REVOKED, t->answer, strlen(t->answer), why, sizeof(why)) < 0 || a.error)
+		fail_msg("%s", t->answer);
+	return a;
+}
+
+/* Its roots in that order, each of which has signed it. */
+static void assert_roots(struct host *h, uint32_t first, uint32_t second)
+{
+	struct ca_answer a = list_of(h);
+	const uint32_t keys[] = { first, second };
+	const char *at = a.roots;
+	char pem[4096];
+	uint8_t print[32], digest[32], expected[SIGNATURE_SIZE];
+
+	assert_int_equal(a.n_signatures, second ? 2 : 1);
+	ca_list_signed(digest, a.digest);
+	for (size_t i = 0; i < a.n_signatures; i++) {
+		assert_non_null(at);
+		assert_int_equal(svid_fingerprint(print, at, strlen(at)), 0);
+		assert_memory_equal(a.signatures[i].root, print, sizeof(print));
+		root_of(pem, keys[i]);
+		assert_int_equal(svid_fingerprint(print, pem, strlen(pem)), 0);
+		assert_memory_equal(a.signatures[i].root, print, sizeof(print));
+		assert_int_equal(a.signatures[i].signature_size, sign_text(expected, keys[i], digest));
+		assert_memory_equal(a.signatures[i].signature, expected, a.signatures[i].signature_size);
+		at = svid_rest(at, strlen(at));
+	}
+	ca_answer_free(&a);
+}
+
+static void test_root_is_changed(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char third[4096];
+	struct token token;
+	uint8_t print[32];
+	unsigned before;
+
+	assert_roots(h, 1, 0);
+	assert_int_equal(http(h, "DELETE", "/v1/ca/roots", ""), 404);
+	/* Announced: it is trusted, signs lists and no certificates; and may be taken back. */
+	assert_int_equal(http(h, "POST", "/v1/ca/roots", "{}"), 200);
+	assert_int_equal(http(h, "POST", "/v1/ca/roots", "{}"), 409);
+	assert_roots(h, 1, 2);
+	assert_int_equal(http(h, "GET", "/v1/ca", ""), 200);
+	assert_null(strstr(g_answer, "\"signs\":null"));
+	admit(h, "b", "[\"default/web\"]");
+	assert_int_equal(t->issued.slot, 0);
+	assert_int_equal(http(h, "DELETE", "/v1/ca/roots", ""), 200);
+	assert_roots(h, 1, 0);
+	/* Another one, which signs soon; a restart in between changes nothing of that. */
+	assert_int_equal(http(h, "POST", "/v1/ca/roots", "{\"after_s\":4}"), 200);
+	assert_roots(h, 1, 3);
+	restart(h, g_links);
+	assert_roots(h, 1, 3);
+	before = t->n_issued;
+	for (int i = 0; i < 20 && t->n_issued < before + 3; i++)
+		serve(h, 1000);
+	assert_int_equal(t->n_issued, before + 3); /* this host's own come first */
+	assert_int_equal(t->issued.slot, 1);
+	assert_roots(h, 3, 1);
+	assert_int_equal(strncmp(t->roots, root_of(third, 3), 200), 0); /* linkers trust both */
+	assert_non_null(strstr(svid_rest(t->roots, strlen(t->roots)), "BEGIN CERTIFICATE"));
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_int_equal(t->issued.slot, 1);
+	make_token(h, "{\"host\":\"d\"}");
+	assert_int_equal(token_parse(&token, g_token), 0);
+	root_of(third, 3);
+	assert_int_equal(svid_fingerprint(print, third, strlen(third)), 0);
+	assert_memory_equal(token.root, print, sizeof(print));
+	/* The old one is not dropped while certificates by it may be good, unless that is wanted. */
+	assert_int_equal(http(h, "DELETE", "/v1/ca/roots", ""), 409);
+	assert_non_null(strstr(g_answer, "would have to join again"));
+	assert_int_equal(http(h, "DELETE", "/v1/ca/roots?now=1", ""), 200);
+	assert_roots(h, 3, 0);
+	restart(h, g_links);
+	assert_roots(h, 3, 0);
+}
+
 /* ------------------------------------------------------------------ a member */
 
 static int write_json(json_t *o, char *answer, size_t size)
@@ -1925,6 +2027,7 @@ int main(void)
 		CA_TEST(test_nothing_by_this_name, setup_authority),
 		CA_TEST(test_serials_and_names, setup_authority),
 		CA_TEST(test_a_host_that_asks_without_end, setup_authority),
+		CA_TEST(test_root_is_changed, setup_authority),
 		CA_TEST(test_join, setup_links),
 		CA_TEST(test_join_says_no, setup_links),
 		CA_TEST(test_join_while_linker_dies, setup_member),

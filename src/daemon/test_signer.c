@@ -8,6 +8,7 @@
 #include "link/test_pki_util.h"
 #include "wire/role.h"
 
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -147,9 +148,9 @@ static X509 *cert_of(int fd)
 	return x;
 }
 
-static struct role_signed ask_ca(bool make, const char *trust_domain, X509 **ret)
+static struct role_signed ask_ca_at(uint32_t slot, uint32_t make, const char *trust_domain, X509 **ret)
 {
-	struct role_msg m = { .type = BS_CA, .u.ca_key = { .make = make } };
+	struct role_msg m = { .type = BS_CA, .u.ca_key = { .make = make, .slot = slot } };
 	struct role_signed r;
 	int fd = -1;
 
@@ -159,6 +160,11 @@ static struct role_signed ask_ca(bool make, const char *trust_domain, X509 **ret
 	if (r.error == 0)
 		*ret = cert_of(fd);
 	return r;
+}
+
+static struct role_signed ask_ca(bool make, const char *trust_domain, X509 **ret)
+{
+	return ask_ca_at(0, make ? CA_MAKE_NEW : CA_MAKE_NOT, trust_domain, ret);
 }
 
 static struct role_signed ask_issue(const struct role_issue *i, X509 **ret)
@@ -566,6 +572,57 @@ static void test_authority(void **state)
 	EVP_PKEY_free(key);
 }
 
+/* While one root takes another's place there are two, and each signs what it is asked to. */
+static void test_two_roots(void **state)
+{
+	struct role_msg list = { .type = BS_SIGN_LIST, .u.sign.kid = 1 };
+	X509 *first = NULL, *second = NULL, *third = NULL, *x = NULL;
+	uint8_t labelled[SHA256_SIZE], point[KEY_POINT_SIZE];
+	struct role_signed r;
+	struct role_issue i;
+	EVP_PKEY *key;
+
+	REQUIRE_ROOT();
+	assert_int_equal(pki_new_key(&key), 0);
+	i = issue_for(key, "spiffe://example.org/host/a");
+	i.slot = 1;
+	assert_int_equal(ask_ca(true, TEST_TRUST_DOMAIN, &first).error, 0);
+	assert_int_equal(ask_ca_at(1, CA_MAKE_NOT, TEST_TRUST_DOMAIN, &second).error, -ENOENT);
+	assert_int_equal(ask_issue(&i, &x).error, -ENOENT);
+	assert_int_equal(ask(&list, -1, NULL).error, -ENOENT);
+	assert_int_equal(ask_ca_at(1, CA_MAKE_ANEW, TEST_TRUST_DOMAIN, &second).error, 0);
+	assert_int_equal(ask_issue(&i, &x).error, 0);
+	assert_int_equal(X509_verify(x, X509_get0_pubkey(second)), 1);
+	assert_int_not_equal(X509_verify(x, X509_get0_pubkey(first)), 1);
+	X509_free(x);
+	i.slot = 0;
+	assert_int_equal(ask_issue(&i, &x).error, 0);
+	assert_int_equal(X509_verify(x, X509_get0_pubkey(first)), 1);
+	X509_free(x);
+	memcpy(list.u.sign.digest, g_digest, sizeof(g_digest));
+	r = ask(&list, -1, NULL);
+	sha256_labelled(labelled, "sealane ca list v1", g_digest, sizeof(g_digest));
+	assert_int_equal(pki_point(point, X509_get0_pubkey(second)), 0);
+	assert_true(is_signed_by(&r, point, labelled));
+	/* Both are found again; made anew it is another one, and the first stays as it was. */
+	signer_kill();
+	signer_begin();
+	assert_int_equal(ask_ca_at(1, CA_MAKE_NOT, TEST_TRUST_DOMAIN, &third).error, 0);
+	assert_int_equal(X509_cmp(second, third), 0);
+	X509_free(third);
+	assert_int_equal(ask_ca_at(1, CA_MAKE_ANEW, TEST_TRUST_DOMAIN, &third).error, 0);
+	assert_int_not_equal(X509_cmp(second, third), 0);
+	X509_free(third);
+	assert_int_equal(ask_ca(false, TEST_TRUST_DOMAIN, &third).error, 0);
+	assert_int_equal(X509_cmp(first, third), 0);
+	assert_int_equal(ask_key(1, "ca1", false, -1).error, -EINVAL);
+	X509_free(first);
+	X509_free(second);
+	X509_free(third);
+	ERR_clear_error();
+	EVP_PKEY_free(key);
+}
+
 static void test_not_issued(void **state)
 {
 	struct role_issue good, i;
@@ -927,7 +984,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_keys), TEST(test_found_again), TEST(test_killed_while_writing), TEST(test_given_keys), TEST(test_many_keys),
-		TEST(test_damaged_files), TEST(test_directory_of_another), TEST(test_authority), TEST(test_not_issued),
+		TEST(test_damaged_files), TEST(test_directory_of_another), TEST(test_authority), TEST(test_two_roots), TEST(test_not_issued),
 		TEST(test_half_an_authority), TEST(test_verify), TEST(test_sign_list), TEST(test_linkers), TEST(test_apart), TEST(test_greedy_linker), TEST(test_isolation), TEST(test_bad_broker),
 		TEST(test_full_and_read_only),
 	};

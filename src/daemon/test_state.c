@@ -290,7 +290,7 @@ static void put_certificates(struct state_db *db)
 		assert_int_equal(state_put_issued(db, &i), -EBADMSG); /* a number is given once */
 	assert_int_equal(state_put_revoked(db, &e), 0);
 	assert_int_equal(state_put_asker(db, &asker), 0);
-	assert_int_equal(state_put_list_time(db, 800), 0);
+	assert_int_equal(state_put_time(db, STATE_TIME_LIST, 800), 0);
 }
 
 static int see_membership(void *arg, const struct state_membership *m)
@@ -1023,20 +1023,20 @@ static void test_who_may_ask(void **unused)
 
 	(void)unused;
 	assert_int_equal(state_find_asker(db, "b", &got), -ENOENT);
-	assert_int_equal(state_list_time(db, &made), 0);
+	assert_int_equal(state_get_time(db, STATE_TIME_LIST, &made), 0);
 	assert_int_equal(made, 0);
 	assert_int_equal(state_put_asker(db, &a), 0);
 	a.key[64] = 0xff; /* it joins again */
 	assert_int_equal(state_put_asker(db, &a), 0);
-	assert_int_equal(state_put_list_time(db, 1234), 0);
+	assert_int_equal(state_put_time(db, STATE_TIME_LIST, 1234), 0);
 	assert_int_equal(state_put_asker(db, &(struct state_asker){ .host = "B" }), -EINVAL);
-	assert_int_equal(state_put_list_time(db, -1), -EINVAL);
+	assert_int_equal(state_put_time(db, STATE_TIME_LIST, -1), -EINVAL);
 	state_close(db);
 	db = must_open("boot-2");
 	assert_int_equal(state_find_asker(db, "b", &got), 0);
 	assert_memory_equal(&got, &a, sizeof(a));
 	assert_int_equal(state_find_asker(db, "c", &got), -ENOENT);
-	assert_int_equal(state_list_time(db, &made), 0);
+	assert_int_equal(state_get_time(db, STATE_TIME_LIST, &made), 0);
 	assert_int_equal(made, 1234);
 	state_close(db);
 }

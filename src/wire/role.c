@@ -240,7 +240,11 @@ static bool values_in_range(const struct role_msg *m)
 	if (type == BL_CA_OPEN || type == LB_CA_ASK)
 		return m->u.ca.mode < CA_MODE_N;
 	if (type == BS_ISSUE)
-		return m->u.issue.proof_size <= SIGNATURE_SIZE;
+		return m->u.issue.proof_size <= SIGNATURE_SIZE && m->u.issue.slot < ROLE_ROOT_SLOTS;
+	if (type == BS_CA)
+		return m->u.ca_key.make < CA_MAKE_N && m->u.ca_key.slot < ROLE_ROOT_SLOTS;
+	if (type == BS_SIGN_LIST)
+		return m->u.sign.kid < ROLE_ROOT_SLOTS;
 	if (type == BS_VERIFY)
 		return m->u.verify.signature_size <= SIGNATURE_SIZE;
 	if (type == SB_REPLY || type == SL_SIGNED)

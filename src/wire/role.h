@@ -153,7 +153,7 @@ enum role_msg_type {
 	BS_KEY,		   /* the key called u.key.name for kid; + fd: it (PEM) instead of one of our own     reply (public_key) */
 	BS_FORGET,	   /* u.id: kid */
 	BS_SIGN,	   /* u.sign: with a key of ours                                                      reply (signature) */
-	BS_SIGN_LIST,	   /* u.sign (kid: 0): what the authority says to its members, by the root: over ROLE_LIST_LABEL and the digest  reply (signature) */
+	BS_SIGN_LIST,	   /* u.sign (kid: the root's slot): what the authority says to its members, by the root: over ROLE_LIST_LABEL and the digest  reply (signature) */
 	BS_VERIFY,	   /* u.verify: is it by that key?                                                    reply (error: -EKEYREJECTED: no) */
 	BS_CA,		   /* u.ca_key: the authority's root; made if it says so            reply (public_key) + fd: its certificate (PEM) */
 	BS_ISSUE,	   /* u.issue: a certificate by the root                                              reply + fd: it (PEM) */
@@ -576,9 +576,18 @@ struct role_key {
 	char name[LIMIT_PATH_SIZE]; /* a file name: "host", "svc.NS.NAME" */
 };
 
+/* An authority has one root, and two while the next one takes its place: each has a slot at the signer. */
+enum { ROLE_ROOT_SLOTS = 2 };
+enum ca_make {
+	CA_MAKE_NOT,  /* it is there */
+	CA_MAKE_NEW,  /* it must not be there yet */
+	CA_MAKE_ANEW, /* in place of what is there */
+	CA_MAKE_N
+};
+
 struct role_ca_key {
-	uint32_t make; /* 1: make it; it must not be there yet */
-	uint32_t pad;
+	uint32_t make; /* enum ca_make */
+	uint32_t slot;
 	char trust_domain[LIMIT_TRUST_DOMAIN_SIZE];
 };
 
@@ -604,7 +613,8 @@ struct role_issue {
 	uint8_t serial[16];	       /* positive, random */
 	uint8_t public_key[KEY_POINT_SIZE];
 	uint8_t proof_size; /* of `proof`: by public_key over `proven`; 0: none is asked for (this host's own) */
-	uint8_t pad[6];
+	uint8_t slot;	    /* of the root that signs it */
+	uint8_t pad[5];
 	uint8_t proof[SIGNATURE_SIZE];
 	uint8_t proven[32];
 	char spiffe_id[LIMIT_SPIFFE_ID_SIZE];

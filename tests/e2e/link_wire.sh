@@ -350,6 +350,25 @@ test_revocation() {
 	check_not "what is not revoked" on b sl ca unrevoke victim
 }
 
-for t in ${TESTS:-capture certificates tls tickets frames silence tokens questions revocation}; do
+# A new root: those who are there learn of it from the old one, and go on.
+test_roots() {
+	local old
+	old=$(on b sl --json ca ls | jq -r .root_sha256)
+	check_match "sealane ca rotate-root" 'a second root is there' "$(on b sl ca rotate-root --after 3s 2>&1)"
+	check_match "while there are two" 'another root is trusted' "$(on b sl ca ls)"
+	on a host_kill KILL
+	on a host_start # which asks for the list at once
+	check "a member takes it, by the old one's word" within 20 on a event_after 0 ca.roots
+	new_signs() { [ "$(on b sl --json ca ls | jq -r .root_sha256)" != "$old" ]; }
+	check "the new one signs" within 20 new_signs
+	own_is_new() { [ "$(on b events ca.issue | jq -rs '[.[] | select(.host == "b")] | length')" -gt 2 ]; }
+	check "this host's own certificates are new" within 20 own_is_new
+	on a host_kill KILL
+	on a host_start
+	check "hosts go on" within 20 ping_is_answered a web
+	check_match "the old one is not dropped while it is needed" 'say --now' "$(on b sl ca retire-root 2>&1)"
+}
+
+for t in ${TESTS:-capture certificates tls tickets frames silence tokens questions revocation roots}; do
 	"test_$t"
 done
