@@ -429,35 +429,29 @@ static void linker_arm_channel(struct linker *k)
 		linker_fail(k, r);
 }
 
-/* One step of @s. Return: when it was over. */
-static uint64_t linker_run_session(struct linker *k, struct session *s, uint64_t began_ns)
+static void linker_run_session(struct linker *k, struct session *s)
 {
-	bool stranger = s->is_stranger;
-
+	session_clean(s);
 	if (session_work(k, s))
 		session_dirty(k, s);
-	if (stranger)
-		stranger_worked(k, began_ns);
-	else
-		k->busy = true;
-	return clock_ns();
 }
 
+/* Those that have more to do than one turn go to the end, and have their next turn after all others. */
 static void linker_run_sessions(struct linker *k)
 {
 	uint64_t at_ns = clock_ns(), until_ns = at_ns + TURN_NS;
 	struct session *s;
 
+	k->busy = k->dirty.n > 0;
+	for (unsigned n = k->dirty.n; n > 0 && at_ns < until_ns && (s = TAILQ_FIRST(&k->dirty.list)); n--) {
+		linker_run_session(k, s);
+		at_ns = clock_ns();
+	}
 	k->strangers_wait = false;
-	/* Those that have more to do than one turn go to the end, and have their next turn after all others. */
-	for (unsigned n = k->n_dirty; n > 0 && at_ns < until_ns && (s = TAILQ_FIRST(&k->dirty)); n--) {
-		TAILQ_REMOVE(&k->dirty, s, queue);
-		s->dirty = false;
-		k->n_dirty--;
-		if (s->is_stranger && !stranger_may_work(k))
-			session_dirty(k, s);
-		else
-			at_ns = linker_run_session(k, s, at_ns);
+	for (unsigned n = k->dirty_strangers.n; n > 0 && (s = TAILQ_FIRST(&k->dirty_strangers.list)) && stranger_may_work(k); n--) {
+		linker_run_session(k, s);
+		stranger_worked(k, at_ns);
+		at_ns = clock_ns();
 	}
 	strangers_turn(k);
 }
@@ -516,7 +510,7 @@ static int linker_timeout_ms(const struct linker *k)
 {
 	uint64_t due = k->tick_due_ns;
 
-	if (!TAILQ_EMPTY(&k->dirty) || !TAILQ_EMPTY(&k->over))
+	if (k->dirty.n > 0 || k->dirty_strangers.n > 0 || !TAILQ_EMPTY(&k->over))
 		return 0;
 	if (!TAILQ_EMPTY(&k->paused) && k->paused_due_ns < due)
 		due = k->paused_due_ns;

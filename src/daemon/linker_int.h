@@ -251,10 +251,15 @@ struct session {
 	enum session_reason reason; /* OVER */
 	char why[256];
 	uint64_t bytes_in, bytes_out, n_reads, n_writes;
-	bool dirty;
-	TAILQ_ENTRY(session) queue; /* dirty; or over */
+	struct session_queue *dirty; /* where it waits for its turn; NULL: it does not */
+	TAILQ_ENTRY(session) queue;  /* that; or over */
 };
 TAILQ_HEAD(session_list, session);
+
+struct session_queue {
+	struct session_list list;
+	unsigned n;
+};
 
 struct chunk {
 	SLIST_ENTRY(chunk) next;
@@ -319,21 +324,23 @@ struct linker {
 	struct route *routes;
 	struct blob *announce;
 
-	struct session_list dirty, over;
-	unsigned n_dirty;
+	struct session_queue dirty, dirty_strangers; /* whoever has something to do */
+	struct session_list over;
 	struct session_list strangers; /* in the order in which they came */
 	unsigned n_strangers;
 	uint64_t n_dropped, dropped_warn_at_ns;
+	struct bucket refusals; /* how many more of strangers the broker is told of now */
 	int64_t strangers_credit_ns; /* time that may be spent on them while others are busy */
 	uint64_t strangers_at_ns;    /* when it was counted last */
 	uint64_t strangers_spent_ns; /* in this turn */
-	bool busy, was_busy;	     /* somebody else has work: in this turn, in the last one */
+	bool busy;		     /* somebody else had work when sessions had their turn last */
 	bool strangers_wait;	     /* some had work that there was no time for */
 	bool accepts_next;	     /* then those who wait to be accepted and those who were take turns */
 	struct llane_list paused;
 	uint64_t paused_due_ns, tick_due_ns;
 	struct llane_list joining, lingering; /* the first is due first */
 	struct llane_list watched;   /* whose rings were empty since we slept last: looked at, where others have to ring */
+	uint32_t n_watched;
 	uint64_t rings_size;	     /* of the regions that we made for libraries */
 	uint32_t n_ring_fds;	     /* lanes' descriptors beyond one */
 	uint64_t fault_warn_at_ns;
@@ -430,7 +437,9 @@ void session_greeted(struct linker *k, struct session *s, uint32_t window);
 /* session_over() - end it, now or at the end of the turn. Only the first reason counts. Return: -EPROTO, for callers in the middle of it. */
 int session_over(struct linker *k, struct session *s, enum session_reason reason, const char *why);
 void session_reap(struct linker *k);
+/* session_dirty() - it has something to do. session_clean() - it has its turn, or never will. */
 void session_dirty(struct linker *k, struct session *s);
+void session_clean(struct session *s);
 /* session_tick() - deadlines, pings, identities. Return: when it wants the next. */
 uint64_t session_tick(struct linker *k, struct session *s);
 MUST_CHECK int session_on_proof(struct linker *k, struct session *s, const struct frame *f);

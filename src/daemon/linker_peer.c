@@ -421,13 +421,16 @@ static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *
 	s->fd = fd;
 	s->source = source_get(k, from);
 	address_format(s->address, from);
-	r = s->source ? session_start_server(k, s) : -ENOMEM;
+	r = s->source ? 0 : -ENOMEM;
+	if (r == 0) {
+		stranger_add(k, s);
+		r = session_start_server(k, s);
+	}
 	if (r < 0) {
 		log_warn("linker.not_accepted", LOG_STR("peer", s->address), LOG_STR("error", log_errno_name(r)));
+		stranger_leave(k, s);
 		session_give(k, s);
-		return;
 	}
-	stranger_add(k, s);
 }
 
 /* Return: false: nobody waits, or it failed. */

@@ -24,13 +24,24 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+enum { REFUSALS_PER_S = 200 };
+
 void session_dirty(struct linker *k, struct session *s)
 {
 	if (s->dirty || s->phase == PHASE_OVER)
 		return;
-	s->dirty = true;
-	k->n_dirty++;
-	TAILQ_INSERT_TAIL(&k->dirty, s, queue);
+	s->dirty = s->is_stranger ? &k->dirty_strangers : &k->dirty;
+	s->dirty->n++;
+	TAILQ_INSERT_TAIL(&s->dirty->list, s, queue);
+}
+
+void session_clean(struct session *s)
+{
+	if (!s->dirty)
+		return;
+	TAILQ_REMOVE(&s->dirty->list, s, queue);
+	s->dirty->n--;
+	s->dirty = NULL;
 }
 
 static void set_option(const struct session *s, int level, int name, int value)
@@ -620,11 +631,7 @@ int session_over(struct linker *k, struct session *s, enum session_reason reason
 	stranger_leave(k, s);
 	s->reason = reason;
 	snprintf(s->why, sizeof(s->why), "%s", why);
-	if (s->dirty) {
-		TAILQ_REMOVE(&k->dirty, s, queue);
-		k->n_dirty--;
-	}
-	s->dirty = false;
+	session_clean(s);
 	s->phase = PHASE_OVER;
 	TAILQ_INSERT_TAIL(&k->over, s, queue);
 	return -EPROTO;
@@ -638,6 +645,21 @@ static void say_goodbye(struct linker *k, struct session *s)
 	s->chunk_size = s->tls.out_size;
 	s->writable = true;
 	session_flush(k, s);
+}
+
+/* Of strangers there may be more than the broker can hear of, and what it does not hear from lanes' sessions would wait behind them. */
+static bool session_is_told(struct linker *k, const struct session *s)
+{
+	if (s->is_client || s->told_up)
+		return true;
+	if (s->dropped || s->reason == SESSION_LOST)
+		return false; /* it came and went, and nobody is to be told why */
+	if (k->refusals.rate_per_s == 0)
+		bucket_init(&k->refusals, REFUSALS_PER_S, REFUSALS_PER_S, k->now_ns);
+	if (bucket_available(&k->refusals, k->now_ns) == 0)
+		return false;
+	bucket_take(&k->refusals, 1);
+	return true;
 }
 
 static void reap_one(struct linker *k, struct session *s)
@@ -655,7 +677,7 @@ static void reap_one(struct linker *k, struct session *s)
 	if (s->ca || s->purpose == FRAME_FOR_CA)
 		linker_ca_session_over(k, s);
 	m = session_news(k, s, is_refusal(s) ? SESSION_REFUSED : SESSION_DOWN);
-	if (!s->dropped || s->told_up) /* else there are too many to tell of each */
+	if (session_is_told(k, s))
 		linker_send(k, &m, -1);
 	if (s->fd >= 0) {
 		(void)!linker_epoll(k, EPOLL_CTL_DEL, s->fd, 0, 0);

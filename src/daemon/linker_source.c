@@ -6,7 +6,8 @@
  * A stranger is an inbound session whose other side has shown no certificate that passes: it is in the handshake, or it joins and has no question with
  * the broker. Whoever reaches the port can be one, so there are STRANGERS_MAX, half of them from one source, and when there are more
  * the oldest one of the source that has the most is dropped: a flood drops itself. What they cost in time is bounded as well, since each handshake is a
- * signature: a quarter of it while others have work, otherwise a part of each turn, so that a lane that is quiet is still heard at once.
+ * signature: a quarter of it while others have work, otherwise a part of each turn, so that a lane that is quiet is still heard at once. All others
+ * have their turn before them. And the broker hears of so many refusals in a second, and of none that just came and went.
  *
  * A source is there as long as a session or a lane refers to it, so there are never more than those. Who connects chooses its address to some
  * degree, so the table's hash has a key that is drawn at the start.
@@ -170,7 +171,7 @@ void stranger_add(struct linker *k, struct session *s)
 
 static bool strangers_have_time(const struct linker *k)
 {
-	if (k->busy || k->was_busy)
+	if (k->busy || k->dirty.n > 0)
 		return k->strangers_credit_ns > 0;
 	return k->strangers_spent_ns < STRANGERS_TURN_NS;
 }
@@ -206,6 +207,4 @@ void strangers_turn(struct linker *k)
 		k->strangers_credit_ns = STRANGERS_CREDIT_NS;
 	k->strangers_at_ns = now;
 	k->strangers_spent_ns = 0;
-	k->was_busy = k->busy;
-	k->busy = false;
 }

@@ -9,7 +9,8 @@ static_assert(LIMIT_LINK_SESSIONS < (1 << SESSION_BITS) - 1, "an index fits");
 
 int linker_tables_init(struct linker *k)
 {
-	TAILQ_INIT(&k->dirty);
+	TAILQ_INIT(&k->dirty.list);
+	TAILQ_INIT(&k->dirty_strangers.list);
 	TAILQ_INIT(&k->over);
 	TAILQ_INIT(&k->paused);
 	TAILQ_INIT(&k->joining);
