@@ -7,10 +7,10 @@
  *   a peer's               we make our region and say CTL_CONNECT (ring_connect(), JOINING); CTL_OPEN brings the library's region and a bell,
  *                          CTL_ERROR says why not. The connection is the leash from then on.
  *
- * Nothing here waits. A ring that is empty is watched, that is looked at once a turn, as long as there is work or the loop spins; before it sleeps the
- * library is told to ring the bell, which lies in the epoll set, and the ring looked at once more (shm/wake.h). Where there is no room the library is told
- * at once. Everything that came in one batch is published at once. So a library rings only for a linker that sleeps, and under load there is no system
- * call for a record.
+ * Nothing here waits. A ring that is empty is watched (WATCHED_MAX of them): looked at once a turn, as long as there is work or the loop spins. Before it
+ * sleeps the library is told to ring the bell, which lies in the epoll set, and the ring looked at once more (shm/wake.h). Where there is no room the library
+ * is told at once. Everything that came in one batch is published at once. So a library rings only for a linker that sleeps, and under load there is
+ * no system call for a record.
  *
  * From the library: each record's descriptor is loaded once, and the record is then a frame, or several with MORE; its bytes are copied straight to where
  * they are encrypted from. A piece is never smaller than it has to be because credit is short, as a call's first piece holds its head: so
@@ -36,6 +36,8 @@ enum {
 	CAP_LOG2_MAX = 18,
 	/* A new region takes at most this part of what is left: with rings of that size there is room for 12,000 lanes. */
 	REST_SHARE = 2048,
+	/* A look is a cache line, most often somebody else's; those beyond ring at once. */
+	WATCHED_MAX = 64,
 };
 #define RINGS_SIZE_MAX ((uint64_t)LIMIT_LINK_RINGS_MIB << 20)
 
@@ -94,9 +96,11 @@ static int ring_new(struct linker *k, struct llane *l, uint32_t theirs, int *ret
 
 static void unwatch(struct linker *k, struct llane *l)
 {
-	if (l->in_watched)
-		TAILQ_REMOVE(&k->watched, l, watched);
+	if (!l->in_watched)
+		return;
+	TAILQ_REMOVE(&k->watched, l, watched);
 	l->in_watched = false;
+	k->n_watched--;
 }
 
 void ring_close(struct linker *k, struct llane *l)
@@ -286,6 +290,40 @@ static const char *record_fault(const struct llane *l, const struct ring_record 
 	return NULL;
 }
 
+/* Something has come into its ring. */
+static void ring_ready(struct linker *k, struct llane *l)
+{
+	unwatch(k, l);
+	l->ready = true;
+	k->spin.carried++;
+	llane_offer(k, l);
+}
+
+/* Its library is to ring from now on. Return: false: something has come instead. */
+static bool ring_sleep(struct linker *k, struct llane *l)
+{
+	struct lring *r = l->ring;
+	uint32_t seq;
+
+	r->rx_armed = ring_rx_sleep(&r->rx, RING_ON_BELL, &seq) == RING_E_EMPTY;
+	if (r->rx_armed)
+		unwatch(k, l);
+	else
+		ring_ready(k, l);
+	return r->rx_armed;
+}
+
+static void watch(struct linker *k, struct llane *l)
+{
+	if (l->in_watched)
+		return;
+	if (k->n_watched == WATCHED_MAX)
+		(void)!ring_sleep(k, TAILQ_FIRST(&k->watched));
+	l->in_watched = true;
+	k->n_watched++;
+	TAILQ_INSERT_TAIL(&k->watched, l, watched);
+}
+
 /* Return: 0: r->record; RING_E_EMPTY: there is none, and the ring is watched; -EPROTO. */
 static int next_record(struct linker *k, struct llane *l)
 {
@@ -295,16 +333,14 @@ static int next_record(struct linker *k, struct llane *l)
 	if (r->has_record)
 		return 0;
 	e = ring_rx_peek(&r->rx, &r->record);
-	if (e != RING_E_EMPTY) {
-		r->has_record = e == 0;
-		r->taken = 0;
-		unwatch(k, l);
+	if (e == RING_E_EMPTY) {
+		ring_wake_space(&r->rx, ring_rx_check_producer(&r->rx), l->fd);
+		watch(k, l);
 		return e;
 	}
-	ring_wake_space(&r->rx, ring_rx_check_producer(&r->rx), l->fd);
-	if (!l->in_watched)
-		TAILQ_INSERT_TAIL(&k->watched, l, watched);
-	l->in_watched = true;
+	r->has_record = e == 0;
+	r->taken = 0;
+	unwatch(k, l);
 	return e;
 }
 
@@ -314,21 +350,15 @@ bool rings_look(struct linker *k, bool sleeps)
 	bool any = false;
 
 	for (l = TAILQ_FIRST(&k->watched); l; l = next) {
-		struct lring *r = l->ring;
 		struct ring_record record;
-		uint32_t seq;
-		int e = sleeps ? ring_rx_sleep(&r->rx, RING_ON_BELL, &seq) : ring_rx_look(&r->rx, &record, memory_order_acquire);
 
 		next = TAILQ_NEXT(l, watched);
-		r->rx_armed = sleeps && e == RING_E_EMPTY;
-		if (e == RING_E_EMPTY && !sleeps)
-			continue;
-		unwatch(k, l);
-		if (e == RING_E_EMPTY)
-			continue;
-		any = l->ready = true;
-		k->spin.carried++;
-		llane_offer(k, l);
+		if (sleeps) {
+			any |= !ring_sleep(k, l);
+		} else if (ring_rx_look(&l->ring->rx, &record, memory_order_acquire) != RING_E_EMPTY) {
+			ring_ready(k, l);
+			any = true;
+		}
 	}
 	return any;
 }
