@@ -215,6 +215,9 @@ static void certificate_metrics(FILE *f, const struct broker *b)
 	fprintf(f, "sealane_authority_up %d\n", s.why[0] == '\0');
 	family(f, "sealane_authority_heard_timestamp_seconds", "gauge", "When the authority answered last, seconds since 1970; 0: not since the start.");
 	fprintf(f, "sealane_authority_heard_timestamp_seconds %" PRId64 "\n", s.heard_unix_s);
+	family(f, "sealane_authority_list_timestamp_seconds", "gauge",
+	       "When the authority made the list of what is revoked that is known here, by its clock, seconds since 1970; 0: none has come.");
+	fprintf(f, "sealane_authority_list_timestamp_seconds %" PRId64 "\n", s.list_made_unix_s);
 }
 
 void metrics_family(FILE *f, const char *name, const char *type, const char *help)

@@ -37,10 +37,13 @@ static void one_certificate(const char *pem, size_t size)
 {
 	struct svid s;
 	uint8_t print[32];
+	const char *rest = svid_rest(pem, size);
 
+	assert(!rest || (rest > pem && rest <= pem + size));
 	if (svid_read(&s, pem, size) < 0)
 		return;
-	assert(strlen(s.spiffe_id) < sizeof(s.spiffe_id) && strlen(s.serial) < sizeof(s.serial));
+	assert(strlen(s.spiffe_id) < sizeof(s.spiffe_id) && strlen(s.serial) < sizeof(s.serial) && s.signature_size <= sizeof(s.signature));
+	assert(rest);
 	assert(svid_fingerprint(print, pem, size) == 0);
 }
 
