@@ -2,7 +2,7 @@
  * Theory of operation
  *
  * A connection has a queue of packets, one for each operation. Each is executed at the far host at its time, piece by piece where
- * bytes are to tear, and answered later; both in order, as a reliable connection does it. The checks of a device are in access_check(),
+ * bytes are to tear, and answered later; both in order, as a reliable connection does it. The checks of a device are in access.c,
  * made for every piece, so that revoking in the middle of an operation takes effect in the middle.
  *
  *   post -> packet, due after delay, jitter and losses -> execute() at the far memory -> reply, due after delay -> remote_conn_done()
@@ -16,13 +16,12 @@
  */
 #include "rdma/fake.h"
 
-#include "rdma/remote_int.h"
+#include "rdma/access.h"
 
 enum {
 	INLINE_MAX = 64,
 	PIECE = 64,
 	RETRIES = 6, /* as verbs.c asks for */
-	REVOKED_KEPT = 64,
 };
 
 #define RETRY_NS UINT64_C(67000000)
@@ -56,8 +55,7 @@ struct fake_conn {
 
 struct fake_export {
 	struct remote_export base;
-	LIST_ENTRY(fake_export) of_host; /* while it is live */
-	bool live;
+	struct access_key access;
 };
 
 struct fake_host {
@@ -66,10 +64,8 @@ struct fake_host {
 	LIST_ENTRY(fake_host) of_net;
 	const char *name;
 	bool dead;
-	LIST_HEAD(, fake_export) exports;
+	struct access_table access;
 	uint32_t next_key;
-	uint32_t revoked[REVOKED_KEPT]; /* the last keys that were made void */
-	unsigned n_revoked;
 };
 
 struct fake_net {
@@ -104,61 +100,6 @@ static uint64_t random_next(struct fake_net *net)
 static uint64_t one_way_ns(struct fake_net *net)
 {
 	return net->faults.delay_ns + (net->faults.jitter_ns ? random_next(net) % net->faults.jitter_ns : 0);
-}
-
-/* -- access */
-
-static struct fake_export *export_by_key(struct fake_host *h, uint32_t key)
-{
-	struct fake_export *e;
-
-	LIST_FOREACH(e, &h->exports, of_host)
-		if (e->base.key.key == key)
-			return e;
-	return NULL;
-}
-
-static bool was_revoked(const struct fake_host *h, uint32_t key)
-{
-	for (unsigned i = 0; i < REVOKED_KEPT; i++)
-		if (key != 0 && h->revoked[i] == key)
-			return true;
-	return false;
-}
-
-static uint32_t right_for(enum remote_op_kind kind)
-{
-	switch (kind) {
-	case REMOTE_READ:
-		return REMOTE_MAY_READ;
-	case REMOTE_SWAP:
-	case REMOTE_ADD:
-		return REMOTE_MAY_ATOMIC;
-	default:
-		return REMOTE_MAY_WRITE;
-	}
-}
-
-/* What the device of @target's host says to @op. *ret: where in its memory, if REMOTE_OK. */
-static enum remote_status access_check(struct fake_conn *target, const struct remote_op *op, uint8_t **ret)
-{
-	struct fake_host *h = host_of(target);
-	struct fake_export *e = export_by_key(h, op->key.key);
-	uint64_t at;
-
-	if (!e)
-		return was_revoked(h, op->key.key) ? REMOTE_REVOKED : REMOTE_BAD_KEY;
-	if (e->base.conn->domain != target->base.domain)
-		return REMOTE_OTHER_DOMAIN;
-	if (h->base.caps.windows && e->base.conn != &target->base)
-		return REMOTE_BAD_KEY;
-	if (!(e->base.key.rights & right_for(op->kind)))
-		return REMOTE_NO_RIGHT;
-	at = op->key.base + op->offset - e->base.key.base;
-	if (at > e->base.key.size || op->size > e->base.key.size - at)
-		return REMOTE_BOUNDS;
-	*ret = e->base.region->memory + e->base.at + at;
-	return REMOTE_OK;
 }
 
 /* -- one packet at the far host */
@@ -254,7 +195,7 @@ static void packet_execute(struct fake_conn *c, struct packet *p)
 	uint8_t *far = NULL;
 
 	if (p->op.size > p->progress) {
-		s = access_check(c->peer, &p->op, &far);
+		s = access_check(&host_of(c->peer)->access, &c->peer->base, p->op.kind, p->op.key.key, p->op.key.base + p->op.offset, p->op.size, &far);
 		if (s != REMOTE_OK) {
 			packet_refuse(c, p, s);
 			return;
@@ -478,8 +419,7 @@ static int fake_bind(struct remote_export *base)
 
 	base->key.key = h->next_key++ << 8 | (uint32_t)(random_next(h->net) & 0xff);
 	base->key.base = random_next(h->net) >> 16 << 12;
-	e->live = true;
-	LIST_INSERT_HEAD(&h->exports, e, of_host);
+	access_add(&h->access, &e->access, base);
 	remote_export_bound(base, REMOTE_OK);
 	return 0;
 }
@@ -489,11 +429,7 @@ static void fake_export_end(struct remote_export *base)
 	struct fake_export *e = (struct fake_export *)base;
 	struct fake_host *h = (struct fake_host *)remote_of(base->conn);
 
-	if (!e->live)
-		return;
-	e->live = false;
-	LIST_REMOVE(e, of_host);
-	h->revoked[h->n_revoked++ % REVOKED_KEPT] = base->key.key;
+	access_remove(&h->access, &e->access);
 }
 
 static int fake_unbind(struct remote_export *base)
@@ -590,7 +526,8 @@ int fake_open(struct remote **ret, struct fake_net *net, const char *name, const
 	h->net = net;
 	h->name = name;
 	h->next_key = 3; /* rxe's first ones are small, too */
-	LIST_INIT(&h->exports);
+	LIST_INIT(&h->access.keys);
+	h->access.windows = device->windows;
 	LIST_INSERT_HEAD(&net->hosts, h, of_net);
 	*ret = &h->base;
 	return 0;

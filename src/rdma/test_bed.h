@@ -11,7 +11,7 @@
 struct bed {
 	struct remote *a, *b;
 	const char *b_address;	     /* for a's remote_connect() */
-	const char *nobody;	     /* an address where nobody answers */
+	const char *nobody;	     /* an address where nobody answers; NULL: there are only these two */
 	bool can_kill;
 	void *own;
 };
