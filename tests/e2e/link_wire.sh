@@ -277,6 +277,41 @@ time.sleep(60)' 2000 $D >"$T/silent" &
 	wait "$silent" || true
 }
 
+# --- what a reload changes ---
+
+roots_of_d() { # NAME... - d's roots from now on
+	local name
+	for name in "$@"; do cat "$PKI/$name.crt"; done >"$PKI/for-d/roots.pem"
+	on d sl reload >/dev/null
+}
+
+test_trust() {
+	local before
+	check "before: a lane to d" within 10 ping_is_answered c web
+	before=$(on d log_lines)
+	roots_of_d root foreign
+	sleep 0.5
+	check "a root more ends nothing" ping_is_answered c web
+	check_not "no session was lost" on d event_after "$before" link.down
+	before=$(on d log_lines)
+	roots_of_d foreign
+	check "a root less ends what stood on it" within 5 on d event_after "$before" link.down '(.reason == "untrusted")'
+	roots_of_d root
+	check "given back" within 10 ping_is_answered c web
+}
+
+test_listen() {
+	local before address conf=$HOSTS_DIR/d/sealane.conf
+	for address in 0.0.0.0 10.99.0.2; do
+		before=$(on d log_lines)
+		sed -i "s/^listen = .*/listen = \"$address:7443\"/" "$conf"
+		on d sl reload >/dev/null
+		check "another address with the same port: $address" within 3 on d event_after "$before" link.listen "(.address == \"$address:7443\")"
+		check_not "at once" on d event_after "$before" link.listen_failed
+		check_match "it is accepted at" 'TLSv1.3' "$(client good $D | tr '\n' ' ')"
+	done
+}
+
 # --- tokens, and what is taken back ---
 
 test_tokens() {
@@ -369,6 +404,6 @@ test_roots() {
 	check_match "the old one is not dropped while it is needed" 'say --now' "$(on b sl ca retire-root 2>&1)"
 }
 
-for t in ${TESTS:-capture certificates tls tickets frames silence tokens questions revocation roots}; do
+for t in ${TESTS:-capture certificates tls tickets frames silence trust listen tokens questions revocation roots}; do
 	"test_$t"
 done
