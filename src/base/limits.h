@@ -74,6 +74,12 @@ enum {
 	LIMIT_LINK_RINGS_MIB = 1024,
 	/* Sessions one linker has: services of this host times hosts that they talk to, and the other way round. */
 	LIMIT_LINK_SESSIONS = 4096,
+	/*
+	 * Of these, those of which nobody has proven anything: about as many handshakes as fit into a second at a quarter of the time. And those of one
+	 * address: a host that comes back dials for all its services at once.
+	 */
+	LIMIT_LINK_STRANGERS = 512,
+	LIMIT_LINK_STRANGERS_OF_ONE = LIMIT_LINK_STRANGERS / 2,
 	/* Pairs of identities whose sessions are counted by themselves; what is beyond counts for the host alone. */
 	LIMIT_LINK_PEERS = 4096,
 	/*

@@ -4,7 +4,7 @@
  * keep (linker_kept.c), is counted for their source, so that who takes the most is known when there is too little.
  *
  * A stranger is an inbound session whose other side has shown no certificate that passes: it is in the handshake, or it joins and has no question with
- * the broker. Whoever reaches the port can be one, so there are STRANGERS_MAX, half of them from one source, and when there are more
+ * the broker. Whoever reaches the port can be one, so there are LIMIT_LINK_STRANGERS, half of them from one source, and when there are more
  * the oldest one of the source that has the most is dropped: a flood drops itself. What they cost in time is bounded as well, since each handshake is a
  * signature: a quarter of it while others have work, otherwise a part of each turn, so that a lane that is quiet is still heard at once. All others
  * have their turn before them. And the broker hears of so many refusals in a second, and of none that just came and went.
@@ -19,13 +19,7 @@
 
 #include <arpa/inet.h>
 
-enum {
-	/* About as many handshakes as fit into a second at a quarter of the time. */
-	STRANGERS_MAX = 512,
-	/* A host that comes back dials for all its services at once. */
-	STRANGERS_OF_SOURCE = STRANGERS_MAX / 2,
-	STRANGERS_SHARE = 4,
-};
+enum { STRANGERS_SHARE = 4 };
 /* Two handshakes' steps, with their signatures. */
 #define STRANGERS_TURN_NS (MS_NS / 2)
 #define STRANGERS_CREDIT_NS ((int64_t)(5 * MS_NS))
@@ -159,9 +153,9 @@ bool stranger_drop_any(struct linker *k)
 void stranger_add(struct linker *k, struct session *s)
 {
 	assert(!s->is_stranger);
-	if (s->source->n_strangers >= STRANGERS_OF_SOURCE)
+	if (s->source->n_strangers >= LIMIT_LINK_STRANGERS_OF_ONE)
 		stranger_drop(k, stranger_victim(k, s->source));
-	else if (k->n_strangers >= STRANGERS_MAX)
+	else if (k->n_strangers >= LIMIT_LINK_STRANGERS)
 		stranger_drop(k, stranger_victim(k, NULL));
 	s->is_stranger = true;
 	s->source->n_strangers++;
