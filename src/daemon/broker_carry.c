@@ -399,7 +399,7 @@ void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_f
 	}
 	c->code = f->code;
 	snprintf(c->why, sizeof(c->why), "host %s: %s", h ? h->name : "?", f->why[0] ? f->why : link_code_name(f->code));
-	if (fd < 0 || l->cut || l->link.lent_over || clock_ns() >= c->deadline_ns) {
+	if (fd < 0 || c->taken || l->cut || l->link.lent_over || clock_ns() >= c->deadline_ns) {
 		carry_refuse(b, l);
 		return;
 	}

@@ -999,6 +999,14 @@ static void test_library_refused(void **state)
 	lib_connect(h, "web", 3);
 	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_FAILED, false);
 	lib_no(h, h->last_lend.lane_id, -EHOSTUNREACH, "failed");
+	/* It had been taken: then there is no other try, whatever comes back. */
+	lib_connect(h, "web", 9);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	opened(h, lane);
+	opened(h, lane);
+	failed(h, lane, LINK_DOWN, true);
+	assert_null(next_told(h, BL_CARRY));
+	lib_no(h, h->last_lend.lane_id, -ECONNREFUSED, "down");
 	/* Nobody says anything: before a library gives up by itself. */
 	announces(h, "c", "");
 	lib_connect(h, "web", 4);
@@ -1007,7 +1015,7 @@ static void test_library_refused(void **state)
 	lib_no(h, h->last_lend.lane_id, -EHOSTUNREACH, "host b has not answered");
 	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
 	failed(h, lane, LINK_CUT, false);
-	assert_int_equal(h->n_porter_cut, 4);
+	assert_int_equal(h->n_porter_cut, 5);
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_then("\"name\":\"web\"", "\"lanes_open\":0");
 }
