@@ -710,7 +710,9 @@ static void change_source(struct broker *b, bool external)
 	g_ca.member = false;
 	g_ca.external = external;
 	g_ca.loaded = true;
-	if (!external)
+	if (external)
+		revoked_forget(); /* it was the authority's, and names what the files may name as well */
+	else
 		load(b);
 }
 
@@ -732,8 +734,10 @@ void ca_apply(struct broker *b)
 	char name[LIMIT_SERVICE_SIZE];
 	struct credential *c, *tmp;
 
-	if (!g_ca.loaded || g_ca.external != (cfg->link.certificates != NULL))
+	if (!g_ca.loaded || g_ca.external != (cfg->link.certificates != NULL)) {
 		change_source(b, cfg->link.certificates != NULL);
+		revoked_tell(b, ROLE_NO_ID);
+	}
 	if (!g_ca.member)
 		memcpy(g_ca.trust_domain, cfg->trust_domain, sizeof(g_ca.trust_domain));
 	if (g_ca.external)

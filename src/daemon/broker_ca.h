@@ -173,6 +173,8 @@ char *ca_read_fd(int fd, size_t max, size_t *ret_size);
 /* revoked_load() - at the start: the state's list; an authority begins an epoch. revoked_reload() - the state's was changed. */
 MUST_CHECK int revoked_load(struct broker *b);
 MUST_CHECK int revoked_reload(struct broker *b);
+/* revoked_forget() - there is no authority of ours now; the state keeps its list. */
+void revoked_forget(void);
 /* As revoked_list_has_id(), revoked_list_find(), revoked_list_before(), revoked_list_each() (core/revoked.h). */
 bool revoked_has_id(const char *spiffe_id);
 const char *revoked_find(const char *spiffe_id, const char *serial, int64_t not_before);

@@ -78,6 +78,11 @@ int revoked_reload(struct broker *b)
 	return 0;
 }
 
+void revoked_forget(void)
+{
+	g_revoked = revoked_list_free(g_revoked);
+}
+
 /* The state may be one that was restored: what it says from now on is another epoch's. */
 static int begin_epoch(struct revoked_version *v)
 {

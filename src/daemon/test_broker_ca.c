@@ -1967,6 +1967,26 @@ static void play_certificates(struct host *h)
 	give_pair(h, "default.web", "spiffe://sealane.local/ns/default/svc/web", g_web_key, g_web_cert_key);
 }
 
+/* The list is the authority's: files have none, and it is in force again when they are given up. */
+static void test_files_and_the_list(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	take_back(h, "web", 200);
+	assert_non_null(strstr(t->revoked, "id:" WEB "\n"));
+	h->play_certificates = play_certificates;
+	g_web_key = g_web_cert_key = 301;
+	send_config(h, g_files);
+	serve(h, 300);
+	assert_string_equal(t->revoked, "");
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"default/web\"", "\"state\":\"valid\"");
+	send_config(h, g_links);
+	serve(h, 300);
+	assert_non_null(strstr(t->revoked, "id:" WEB "\n"));
+}
+
 static void test_files(void **state)
 {
 	struct host *h = *state;
@@ -2039,6 +2059,7 @@ int main(void)
 		CA_TEST(test_rotation, setup_member),
 		CA_TEST(test_clock, setup_member),
 		CA_TEST(test_files, setup_links),
+		CA_TEST(test_files_and_the_list, setup_authority),
 	};
 
 	if (geteuid() != 0) {
