@@ -12,6 +12,9 @@ MUST_CHECK int linker_new(struct linker **ret, int channel_fd);
 /* linker_set_kept_max() - bytes instead of LIMIT_LINK_KEPT_MIB, for tests: so that it can be reached in them. */
 void linker_set_kept_max(struct linker *k, uint64_t size);
 
+/* linker_set_rings_max() - bytes instead of LIMIT_LINK_RINGS_MIB, for tests. */
+void linker_set_rings_max(struct linker *k, uint64_t size);
+
 /* linker_isolate() - no path, no new socket, no connection, no program from here on. */
 MUST_CHECK int linker_isolate(void);
 

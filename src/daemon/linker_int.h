@@ -341,7 +341,7 @@ struct linker {
 	struct llane_list joining, lingering; /* the first is due first */
 	struct llane_list watched;   /* whose rings were empty since we slept last: looked at, where others have to ring */
 	uint32_t n_watched;
-	uint64_t rings_size;	     /* of the regions that we made for libraries */
+	uint64_t rings_size, rings_max; /* of the regions that we made for libraries */
 	uint32_t n_ring_fds;	     /* lanes' descriptors beyond one */
 	uint64_t fault_warn_at_ns;
 	uint32_t n_faults_untold;

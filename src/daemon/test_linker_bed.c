@@ -279,6 +279,8 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 		_exit(98);
 	if (b->kept_max)
 		linker_set_kept_max(k, b->kept_max);
+	if (b->rings_max)
+		linker_set_rings_max(k, b->rings_max);
 	if (!getenv("BED_NO_FILTER") && linker_isolate() < 0)
 		_exit(99);
 	_exit(linker_run(k) == 0 ? 0 : 1);

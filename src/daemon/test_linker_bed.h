@@ -49,7 +49,7 @@ struct bed {
 	bool stop;
 	uint64_t next_lane;
 	unsigned idle_ms, timeout_ms, window;
-	uint64_t kept_max; /* linker_set_kept_max(); 0: as it is */
+	uint64_t kept_max, rings_max; /* linker_set_kept_max(), linker_set_rings_max(); 0: as it is */
 	int pins[BED_N_SIDES]; /* the CPU of each linker; -1: any */
 };
 

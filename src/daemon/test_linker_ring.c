@@ -707,6 +707,80 @@ static void test_nothing_is_left(void **state)
 	lib_lane_close(&l);
 }
 
+enum { MANY = 100 };
+
+static void test_many_lanes(void **state)
+{
+	static struct lib_lane lanes[MANY];
+	struct bed *b = *state;
+	char text[32], buf[32];
+
+	for (int i = 0; i < MANY; i++)
+		lanes[i] = lib_lane(b, LINK_MESSAGES, (const uint32_t[]){ SMALL, SMALL });
+	/* More than are watched, all at once; each has its own messages and no other's. */
+	for (int round = 0; round < 10; round++) {
+		for (int i = 0; i < MANY; i++) {
+			snprintf(text, sizeof(text), "lane %d round %d", i, round);
+			assert_int_equal(sealane_send(lanes[i].client, text, strlen(text), PATIENCE), 0);
+			assert_int_equal(sealane_send(lanes[i].server, text, strlen(text), PATIENCE), 0);
+		}
+		for (int i = 0; i < MANY; i++) {
+			int n = snprintf(text, sizeof(text), "lane %d round %d", i, round);
+
+			assert_int_equal(sealane_recv(lanes[i].server, buf, sizeof(buf), PATIENCE), n);
+			assert_memory_equal(buf, text, (size_t)n);
+			assert_int_equal(sealane_recv(lanes[i].client, buf, sizeof(buf), PATIENCE), n);
+			assert_memory_equal(buf, text, (size_t)n);
+		}
+	}
+	for (int i = 0; i < MANY; i++)
+		lib_lane_close(&lanes[i]);
+}
+
+/* Room for three of the smallest. */
+static int setup_little_memory(void **state)
+{
+	struct bed *b = malloc(sizeof(*b));
+
+	bed_init(b);
+	b->rings_max = 3 * shm_region_size(SHM_CAP_LOG2_MIN) + 1000;
+	bed_start(b);
+	*state = b;
+	return 0;
+}
+
+static void test_memory_for_rings_is_out(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg m = { .type = BL_GO, .u.link_go = { .kid = BED_KID_REDIS, .lane_id = 77 } };
+	struct lib_lane lanes[3];
+	struct lib_end e;
+	int pair[2];
+
+	for (int i = 0; i < 3; i++)
+		lanes[i] = lib_lane(b, LINK_MESSAGES, g_usual);
+	lib_end_new(&e, LINK_MESSAGES, LARGE);
+	lib_carry(b, &e, LINK_MESSAGES, LARGE);
+	m.u.link_go.ask = bed_hear(b, BED_B, LB_ASK, NULL).u.link_ask.ask;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	bed_tell(b, BED_B, &m, pair[1]);
+	hear_closed(b, BED_B, 77, LANE_END_NOMEM);
+	assert_int_equal(bed_hear(b, BED_A, LB_FAILED, NULL).u.link_failed.code, LINK_LIMIT);
+	close(pair[0]);
+	close(pair[1]);
+	lib_end_close(&e);
+	/* Those that are there are small, and go on; and when one ends there is room again. */
+	for (int i = 0; i < 3; i++)
+		both_ways(&lanes[i], messages_out, messages_in);
+	lib_lane_close(&lanes[0]);
+	hear_closed(b, BED_A, lanes[0].a.id, LANE_END_EOF);
+	hear_closed(b, BED_B, lanes[0].b.id, LANE_END_EOF);
+	lanes[0] = lib_lane(b, LINK_MESSAGES, g_usual);
+	ping_pong(&lanes[0]);
+	for (int i = 0; i < 3; i++)
+		lib_lane_close(&lanes[i]);
+}
+
 /* What is offered and is no offer. */
 static void test_bad_offers(void **state)
 {
@@ -944,6 +1018,8 @@ int main(int argc, char **argv)
 		TEST(test_client_that_leaves_before_the_answer),
 		TEST(test_server_that_refuses),
 		TEST(test_nothing_is_left),
+		TEST(test_many_lanes),
+		cmocka_unit_test_setup_teardown(test_memory_for_rings_is_out, setup_little_memory, teardown),
 		TEST(test_bad_offers),
 		TEST(test_broken_rings),
 		TEST(test_broken_head),
