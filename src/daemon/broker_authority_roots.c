@@ -26,6 +26,7 @@
 
 enum {
 	AFTER_MAX_S = 366 * 86400,
+	LOOK_MS = 10 * 1000, /* the clock may be set at any time */
 	KEEP_S = 86400, /* beyond the last certificate's end, for clocks that are late */
 };
 
@@ -187,16 +188,18 @@ static int drop_root(struct broker *b)
 	return r;
 }
 
-void authority_tick(struct broker *b)
+unsigned authority_tick(struct broker *b)
 {
-	int64_t now = unix_now_s();
+	int64_t now = unix_now_s(), next;
 
 	if (!g_ca.member || !g_ca.membership.is_authority || g_change.making || count_roots() < 2)
-		return;
+		return LOOK_MS;
 	if (g_change.signs_unix_s && now >= g_change.signs_unix_s)
 		turn_roots(b);
 	else if (g_change.retires_unix_s && now >= g_change.retires_unix_s && drop_root(b) < 0)
 		log_error("state.failed", LOG_STR("why", "the old root could not be retired; it is tried again"));
+	next = g_change.signs_unix_s ? g_change.signs_unix_s : g_change.retires_unix_s;
+	return next > now && next - now < LOOK_MS / 1000 ? (unsigned)(next - now) * 1000 : LOOK_MS;
 }
 
 json_t *authority_roots_view(void)

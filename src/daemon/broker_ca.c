@@ -554,7 +554,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	renew_due(b);
 	ms = next_due_ms();
 	other = g_ca.external ? files_tick(b) : member_tick(b);
-	authority_tick(b);
+	ms = other < ms ? other : ms;
+	other = authority_tick(b);
 	arm(b, other < ms ? other : ms);
 }
 

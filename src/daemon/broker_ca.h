@@ -263,8 +263,8 @@ uint8_t authority_root_slot(void);
 size_t authority_root_slots(uint8_t slots[ROLE_ROOT_SLOTS], struct ca_list_signature ret_signatures[ROLE_ROOT_SLOTS]);
 /* authority_load_roots() - this host is an authority (anew): from the state. Return: 0 or negative errno. */
 MUST_CHECK int authority_load_roots(struct broker *b);
-/* authority_tick() - what a change of roots has to do by now. */
-void authority_tick(struct broker *b);
+/* authority_tick() - what a change of roots has to do by now. Return: when to come again, in ms. */
+unsigned authority_tick(struct broker *b);
 /* authority_roots_view() - {other_root_sha256, signs, retires} for people, each or null. New reference; NULL: no memory. */
 json_t *authority_roots_view(void);
 
