@@ -375,6 +375,7 @@ static int verbs_poll(struct remote *r)
 	struct verbs_conn *c, *next;
 
 	drain_notices(v);
+	/* One may take others of its domain out of the list; they stay allocated, and what they point to leads back into it. */
 	for (c = LIST_FIRST(&v->conns); c; c = next) {
 		next = LIST_NEXT(c, of_device);
 		(void)poll_queue(c);

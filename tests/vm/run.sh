@@ -13,6 +13,7 @@
 #   SEALANE_VM_TIMEOUT  seconds until the machine is taken down (default 300)
 #   SEALANE_VM_MEMORY   MiB (default 1024)
 #   SEALANE_VM_ACCEL    QEMU's -accel (default tcg,thread=multi: works everywhere, some 20 times slower than a CPU)
+#   SEALANE_VM_NET      "on|off,SOCKET,N": a wire to another machine; the one with "on" makes SOCKET; N is its card's number
 #   SEALANE_VM_CACHE    where kernel and root are kept (default .cache/vm in the source tree)
 #
 # Exit status 77: there can be no such machine here; the reason is on standard error.
@@ -74,10 +75,17 @@ case $version in
 [1-5].* | 6.[0-9].* | 6.1[0-7].*) cpu=max,-cx16 ;;
 *) cpu=max ;;
 esac
+if [ -n "${SEALANE_VM_NET:-}" ]; then
+	socket=${SEALANE_VM_NET#*,}
+	set -- -netdev "stream,id=n0,server=${SEALANE_VM_NET%%,*},addr.type=unix,addr.path=${socket%,*}" \
+		-device "virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:00:00:0${socket##*,}"
+else
+	set --
+fi
 timeout -k 5 "${SEALANE_VM_TIMEOUT:-300}" qemu-system-x86_64 -accel "${SEALANE_VM_ACCEL:-tcg,thread=multi}" -cpu "$cpu" -smp 2 \
 	-m "${SEALANE_VM_MEMORY:-1024}" -nodefaults -display none -no-reboot -serial "file:$tmp/console" -serial "file:$tmp/status" -kernel "$kernel" \
 	-initrd "$tmp/initrd" -append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off \
-lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor,selinux,smack,tomoyo,bpf ${SEALANE_VM_APPEND:-}" </dev/null &
+lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor,selinux,smack,tomoyo,bpf ${SEALANE_VM_APPEND:-}" "$@" </dev/null &
 qemu=$!
 r=0
 wait $qemu || r=$?
