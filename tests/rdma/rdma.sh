@@ -23,6 +23,7 @@ for t in "$@"; do
 done
 # rxe's windows have no bounds, so they are not used (src/rdma/verbs.c); binding and revoking them works, and is shown here.
 start windows env SEALANE_RDMA_WINDOWS=1 SEALANE_TEST_FILTER='*revok*' /test/test_verbs_remote
+start windows_ring env SEALANE_RDMA_WINDOWS=1 /test/test_verbs_ring_remote
 wait
 n_failed=0
 for t in $all; do
