@@ -629,6 +629,11 @@ static void test_a_token_is_good_once(void **state)
 	remote_close(c);
 	assert_int_equal(remote_connect(&c, p->a.domain, p->bed.b_address, token), 0);
 	(void)await_of(p, &p->a, REMOTE_DONE_UP, c);
+	/* What a used token is wiped to is none. */
+	memset(wrong, 0, sizeof(wrong));
+	assert_int_equal(remote_connect(&again, p->a.domain, p->bed.b_address, wrong), 0);
+	assert_int_equal(await_of(p, &p->a, REMOTE_DONE_DOWN, again).status, REMOTE_REFUSED);
+	remote_close(again);
 	(void)await_of(p, &p->b, REMOTE_DONE_UP, expected);
 	assert_int_equal(remote_connect(&again, p->a.domain, p->bed.b_address, token), 0);
 	assert_int_equal(await_of(p, &p->a, REMOTE_DONE_DOWN, again).status, REMOTE_REFUSED);

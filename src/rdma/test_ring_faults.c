@@ -286,6 +286,20 @@ static void test_a_peer_that_takes_what_was_not_sent(void **state)
 	expect_poison(&s);
 }
 
+/* Polling, a record whose bytes never come is waited for, but not for long. */
+static void test_a_record_that_never_settles(void **state)
+{
+	uint64_t word = desc_word(64, 0, 0, 1);
+	struct sea s;
+
+	sea_open_with(&s, 1, true, true, NULL);
+	hostile_write(&s, SHM_PAGE, &word, sizeof(word), false, 0);
+	assert_int_equal(ring_end_receive(&s.a), RING_E_EMPTY);
+	assert_int_equal(remote_domain_offences(s.a.domain, REMOTE_BROKEN), 0);
+	fake_net_advance(s.net, LIMIT_RDMA_SETTLE_US * UINT64_C(1100));
+	expect_poison(&s);
+}
+
 static void test_a_peer_that_has_too_many_batches(void **state)
 {
 	struct sea s;
@@ -407,6 +421,7 @@ int main(void)
 		cmocka_unit_test(test_a_peer_that_breaks_the_format),
 		cmocka_unit_test(test_a_peer_that_says_too_much_was_taken),
 		cmocka_unit_test(test_a_peer_that_takes_what_was_not_sent),
+		cmocka_unit_test(test_a_record_that_never_settles),
 		cmocka_unit_test(test_a_peer_that_has_too_many_batches),
 		cmocka_unit_test(test_a_peer_that_writes_anywhere),
 		cmocka_unit_test(test_a_bit_changes_under_way),

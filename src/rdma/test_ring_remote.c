@@ -157,6 +157,33 @@ static void test_batches_and_lazy_heads(void **state)
 	line_close(&l);
 }
 
+/* A batch for each record, nobody takes any: as many as the peer has receives for, then it is full, with much of the ring left. */
+static void test_batches_are_bounded(void **state)
+{
+	struct ring_remote_record record;
+	unsigned n = 0, got = 0;
+	uint8_t out[8];
+	struct line l;
+	int r = 0;
+
+	line_open(&l, 16, false, 0);
+	for (unsigned i = 0; r == 0; i++) {
+		assert_true(i < 1000);
+		AWAIT(&l, remote_room(l.a.conn) >= 4);
+		assert_int_equal(ring_remote_send(l.a.ring, 0, 0, "x", 1), 0);
+		r = ring_remote_flush(l.a.ring);
+		n += r == 0;
+	}
+	assert_int_equal(r, RING_E_FULL);
+	assert_int_equal(n, LIMIT_RDMA_IMMS);
+	while (got < n + 1) {
+		AWAIT(&l, (r = ring_remote_receive(l.b.ring, out, sizeof(out), &record)) == 0 || ring_remote_flush(l.a.ring) < 0);
+		assert_int_equal(r, 0);
+		got++;
+	}
+	line_close(&l);
+}
+
 static void test_wrong_calls(void **state)
 {
 	uint8_t key[REMOTE_KEY_SIZE], out[8];
@@ -216,6 +243,7 @@ int main(void)
 		cmocka_unit_test(test_polling),
 		cmocka_unit_test(test_a_slow_reader_stops_the_sender),
 		cmocka_unit_test(test_batches_and_lazy_heads),
+		cmocka_unit_test(test_batches_are_bounded),
 		cmocka_unit_test(test_wrong_calls),
 		cmocka_unit_test(test_the_peer_goes),
 	};
