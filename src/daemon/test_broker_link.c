@@ -101,6 +101,16 @@ static const struct role_msg *want_told(struct host *h, uint32_t type)
 	return m;
 }
 
+static bool is_told(const struct host *h, uint32_t type)
+{
+	const struct linker *k = linker(h);
+
+	for (size_t i = k->seen; i < k->n; i++)
+		if (k->told[i].type == type)
+			return true;
+	return false;
+}
+
 static void forget_told(struct host *h)
 {
 	linker(h)->seen = linker(h)->n;
@@ -825,7 +835,7 @@ static void lib_ask(struct host *h, const char *workload, uint32_t cid, struct r
 	m.u.ask.cap_log2 = q.listens ? 0 : 18;
 	strcpy(m.u.ask.service, service);
 	tell(&h->porter, &m, -1);
-	serve(h, 100);
+	serve(h, 50);
 }
 
 static void lib_connect(struct host *h, const char *workload, uint32_t cid)
@@ -849,6 +859,19 @@ static void porter_says(struct host *h, uint32_t type, uint64_t lane, uint32_t e
 		m.u.lane_ref.lane_id = lane;
 	tell(&h->porter, &m, -1);
 	serve(h, 60);
+}
+
+/* What comes after some time. */
+static void serve_until_cut(struct host *h, unsigned n)
+{
+	for (int i = 0; i < 100 && h->n_porter_cut < n; i++)
+		serve(h, 100);
+}
+
+static void serve_until_refused(struct host *h, unsigned n)
+{
+	for (int i = 0; i < 100 && h->n_porter_refuse < n; i++)
+		serve(h, 50);
 }
 
 static void lib_no(const struct host *h, uint64_t lane, int error, const char *why)
@@ -1011,7 +1034,7 @@ static void test_library_refused(void **state)
 	announces(h, "c", "");
 	lib_connect(h, "web", 4);
 	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
-	serve(h, 4200);
+	serve_until_cut(h, h->n_porter_cut + 1);
 	lib_no(h, h->last_lend.lane_id, -EHOSTUNREACH, "host b has not answered");
 	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
 	failed(h, lane, LINK_CUT, false);
@@ -1059,11 +1082,11 @@ static void test_library_waits(void **state)
 	assert_int_equal(h->n_lends, 1);
 	want_told(h, BL_CARRY);
 	lib_connect(h, "nokey", 2);
-	serve(h, 800);
+	serve_until_refused(h, 1);
 	lib_refused(h, 2, -ECONNREFUSED, "default/nokey has no certificate");
 	announces(h, "b", "default/far up 0\n"); /* the socket file alone */
 	lib_connect(h, "web", 3);
-	serve(h, 800);
+	serve_until_refused(h, 2);
 	lib_refused(h, 3, -ECONNREFUSED, "is not reached");
 	struct role_msg gone = { .type = PB_GONE, .u.id.id = 4 };
 	lib_connect(h, "web", 4);
@@ -1132,7 +1155,7 @@ static void test_library_and_the_dead(void **state)
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_then("\"name\":\"web\"", "\"lanes_open\":0");
 	h->n_porter_cut = 0;
-	serve(h, 2200);
+	serve_until_cut(h, 2);
 	assert_int_equal(h->n_porter_cut, 2); /* should the linker's ends be held by somebody */
 }
 
@@ -1240,7 +1263,8 @@ static void test_library_not_taken(void **state)
 	lib_comes(h, 4, LINK_MESSAGES);
 	tell(&h->porter, &left, -1);
 	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_SERVER);
-	serve(h, 700);
+	for (int i = 0; i < 100 && !is_told(h, BL_NO); i++)
+		serve(h, 50);
 	assert_no(h, 4, LINK_DOWN);
 	/* Drained. */
 	lib_listen(h, 6, CONTROL_MESSAGES);
