@@ -139,6 +139,7 @@ struct welcome;
 struct lane_link {
 	uint32_t kind;	       /* enum link_kind: LINK_SOCKET, or a library's */
 	uint64_t lent;	       /* a library's: its number at the porter, which stays the same (broker_lend.c); 0: a socket file's */
+	bool lent_given;       /* the porter has lent it: once */
 	bool lent_over;	       /* the porter has it no more */
 	bool lent_told;	       /* the porter was told to end it */
 	struct welcome *welcome; /* inbound, of a library: the linker has not got it yet (broker_welcome.c) */

@@ -339,8 +339,8 @@ void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_r
 {
 	struct lane *l = cross_find(b, linker, m->lane_id);
 
-	if (!l || !l->link.opening)
-		return;
+	if (!l || !l->link.opening || l->link.opening->over)
+		return; /* given up: the linker was told, and LB_FAILED or LB_CLOSED ends it */
 	l->link.id = m->link_id;
 	l->link.opening->taken = true;
 	if (!l->link.lent || l->link.opening->has_lane)
@@ -413,6 +413,16 @@ void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_f
 		carry_refuse(b, l);
 }
 
+/* What it was given is gone with it, so there is nothing to try elsewhere with. */
+void carry_on_linker_lost(struct broker *b, struct lane *l)
+{
+	struct carry *c = l->link.opening;
+
+	c->code = LINK_FAILED;
+	snprintf(c->why, sizeof(c->why), "the linker process that carried it has ended; it is started again");
+	carry_refuse(b, l);
+}
+
 /* ------------------------------------------------------------------ a library's */
 
 /* Nothing more is to come of it. It leaves the table when no linker has it (any more). */
@@ -479,6 +489,8 @@ void carry_on_lent(struct broker *b, struct lane *l, int fd)
 
 void carry_on_lane(struct broker *b, struct lane *l)
 {
+	if (l->link.opening->over)
+		return;
 	l->link.opening->has_lane = true;
 	if (l->link.opening->taken)
 		now_open(b, l);

@@ -165,8 +165,11 @@ void cross_on_linker_lost(struct broker *b, uint32_t linker)
 
 	HASH_ITER(hh, b->lanes, l, tmp)
 		if (l->path == LANE_PATH_LINK && l->link.linker == linker) {
-			cross_free(b, l);
 			n++;
+			if (l->link.opening)
+				carry_on_linker_lost(b, l);
+			else
+				cross_free(b, l);
 		}
 	log_warn("linker.lost", LOG_U64("linker", linker), LOG_U64("lanes", n));
 }

@@ -180,6 +180,11 @@ void lend_on_lent(struct broker *b, uint64_t lent, int fd)
 
 	if (!l || fd < 0)
 		return; /* nobody's any more: closed by the caller, which ends it at the porter too */
+	if (l->link.lent_given) { /* to another linker it would be a second lane with the first one's rights */
+		log_error("broker.unexpected_message", LOG_STR("from", "porter"), LOG_STR("type", role_msg_name(PB_LENT)), LOG_ID("lane", l->id));
+		return;
+	}
+	l->link.lent_given = true;
 	if (l->link.welcome)
 		welcome_on_lent(b, l, fd);
 	else if (l->link.opening)

@@ -46,7 +46,7 @@ static struct {
 	struct listening listening[CONFIG_LISTEN_MAX];
 	char *announcement; /* as it was sent last; NULL: never */
 	size_t announcement_size;
-	bool announce_armed, lanes_armed, changed_armed, retry_armed;
+	bool announce_armed, lanes_armed, changed_armed, retry_armed, tickets_armed;
 	bool stats_out[LIMIT_LINKERS];
 	struct role_tickets tickets; /* n 0: not drawn yet */
 	struct bucket refusals;
@@ -632,25 +632,13 @@ void link_apply(struct broker *b)
 /* ------------------------------------------------------------------ session tickets */
 
 /* Whoever comes back finds any of our linkers, so all of them take a ticket that one of them has made. */
-static void draw_tickets(struct broker *b);
-
-static void on_tickets_time(struct broker *b, void *arg)
-{
-	struct role_msg m = { .type = BL_TICKETS };
-
-	draw_tickets(b);
-	m.u.tickets = g_link.tickets;
-	link_tell_all(b, &m, -1);
-}
-
-static void draw_tickets(struct broker *b)
+static void draw_tickets(void)
 {
 	struct role_tickets *t = &g_link.tickets;
 	uint8_t secret[ROLE_TICKET_SECRET_SIZE];
 
-	broker_after(b, TICKETS_MS, on_tickets_time, NULL);
 	if (getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {
-		log_error("link.no_tickets", LOG_STR("error", log_errno_name(errno)), LOG_STR("then", "those of before go on to count; tried again in an hour"));
+		log_error("link.no_tickets", LOG_STR("error", log_errno_name(errno)), LOG_STR("then", "linkers keep those that they have; tried again in an hour"));
 		return;
 	}
 	memmove(t->secrets[1], t->secrets[0], sizeof(t->secrets[0]) * (ROLE_TICKET_SECRETS - 1));
@@ -659,12 +647,40 @@ static void draw_tickets(struct broker *b)
 		t->n++;
 }
 
+static void tell_tickets_to_all(struct broker *b)
+{
+	struct role_msg m = { .type = BL_TICKETS, .u.tickets = g_link.tickets };
+
+	if (m.u.tickets.n > 0)
+		link_tell_all(b, &m, -1);
+}
+
+static void on_tickets_time(struct broker *b, void *arg)
+{
+	broker_after(b, TICKETS_MS, on_tickets_time, NULL);
+	draw_tickets();
+	tell_tickets_to_all(b);
+}
+
+/* Whoever took a linker over has read them there, and could make tickets in anybody's name: those of before do not count any more. */
+static void replace_tickets(struct broker *b)
+{
+	if (g_link.tickets.n == 0)
+		return;
+	memset(&g_link.tickets, 0, sizeof(g_link.tickets));
+	draw_tickets();
+	tell_tickets_to_all(b);
+}
+
 static void tell_tickets(struct broker *b, uint32_t linker)
 {
 	struct role_msg m = { .type = BL_TICKETS };
 
 	if (g_link.tickets.n == 0)
-		draw_tickets(b);
+		draw_tickets();
+	if (!g_link.tickets_armed)
+		broker_after(b, TICKETS_MS, on_tickets_time, NULL);
+	g_link.tickets_armed = true;
 	m.u.tickets = g_link.tickets;
 	if (m.u.tickets.n > 0)
 		link_tell(b, linker, &m, -1);
@@ -886,6 +902,7 @@ void link_on_linker_lost(struct broker *b, uint32_t index)
 		}
 		end_session(b, s);
 	}
+	replace_tickets(b);
 	welcome_on_linker_lost(b, index);
 	cross_on_linker_lost(b, index);
 	ca_on_linker_lost(b, index);

@@ -146,6 +146,8 @@ bool carry_is_parked(const struct lane *l);
 void carry_refuse(struct broker *b, struct lane *l);
 void carry_free(struct carry *c);
 void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_ref *m);
+/* carry_on_linker_lost() - its linker has died: refused, with an event, and freed. */
+void carry_on_linker_lost(struct broker *b, struct lane *l);
 void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_failed *f, int fd);
 
 /* --- broker_welcome.c: lanes from other hosts to services here --- */
