@@ -313,6 +313,22 @@ static int find_token(struct broker *b, const struct ca_question *q, const uint8
 	return hmac_is_equal(mac, q->mac) ? 0 : -EACCES;
 }
 
+static int note_no(void *arg, const struct state_grant *g)
+{
+	struct match *m = arg;
+
+	m->allow &= g->allow || g->pattern.rank != PATTERN_EXACT || !service_name_equal(&g->pattern.service, m->service);
+	return 0;
+}
+
+int authority_took_back(struct broker *b, const char *host, const struct service_pattern *pattern)
+{
+	struct match m = { .service = &pattern->service, .allow = true };
+	int r = pattern->rank == PATTERN_EXACT ? state_each_grant_of(b->state, host, note_no, &m) : 0;
+
+	return r < 0 ? r : !m.allow;
+}
+
 /* What the token says that its host may have. */
 static int grant_all(struct broker *b, const struct state_token *t)
 {
@@ -325,7 +341,11 @@ static int grant_all(struct broker *b, const struct state_token *t)
 	for (char *word = strtok_r(text, " ", &save); word && r == 0; word = strtok_r(NULL, " ", &save)) {
 		r = service_pattern_parse(&g.pattern, word, NULL);
 		if (r == 0)
+			r = authority_took_back(b, g.host, &g.pattern);
+		if (r == 0)
 			r = state_put_grant(b->state, &g);
+		if (r > 0)
+			r = 0;
 	}
 	return r;
 }

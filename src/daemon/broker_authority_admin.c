@@ -195,6 +195,27 @@ static void no_address(const struct broker *b, const char *said, ca_done_fn done
 		no(done, arg, -EPERM, "no `listen` is configured, so nobody can join: set it and `sealane reload`, or give --address");
 }
 
+/* A token that says less than was asked for is none. Return: false, and @done was called: something in it was taken back from that host. */
+static bool may_give_all(struct broker *b, const struct ca_token_ask *a, ca_done_fn done, void *arg)
+{
+	char text[STATE_SERVICES_SIZE], *save = NULL;
+	struct service_pattern p;
+	int r = 0;
+
+	memcpy(text, a->services, sizeof(text));
+	for (char *word = strtok_r(text, " ", &save); word && r == 0; word = strtok_r(NULL, " ", &save)) {
+		r = service_pattern_parse(&p, word, NULL);
+		if (r == 0)
+			r = authority_took_back(b, a->host, &p);
+		if (r > 0)
+			no(done, arg, -EPERM, "%s was taken back from host %s: `sealane ca unrevoke %s@%s` or `sealane ca grant %s %s` first", word, a->host, word,
+			   a->host, a->host, word);
+	}
+	if (r < 0)
+		no(done, arg, r, "the authority's book could not be read (%s)", log_errno_name(r));
+	return r == 0;
+}
+
 void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn done, void *arg)
 {
 	struct state_token s = { .made_unix_s = unix_now_s() };
@@ -214,6 +235,8 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 		no(done, arg, -EPERM, "host %s is revoked: `sealane ca unrevoke host/%s` first", a->host, a->host);
 	} else if (a->for_s < 1 || a->for_s > TOKEN_FOR_MAX_S) {
 		no(done, arg, -EINVAL, "a token is good for 1 s to 30 days");
+	} else if (!may_give_all(b, a, done, arg)) {
+		return;
 	} else if (svid_fingerprint(t.root, g_ca.roots_pem, strlen(g_ca.roots_pem)) < 0 || getrandom(t.secret, sizeof(t.secret), 0) != sizeof(t.secret)) {
 		no(done, arg, -EIO, "the token could not be made");
 	} else {
@@ -233,6 +256,66 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 		yes(done, arg, json_pack("{s:s,s:s,s:s,s:I}", "token", token_format(text, &t), "host", s.host, "address", t.address, "expires",
 					 (json_int_t)s.expires_unix_s));
 	}
+}
+
+struct open_tokens {
+	const char *host;
+	struct state_token *found; /* owned, n of them */
+	size_t n;
+};
+
+static int note_open(void *arg, const struct state_token *t)
+{
+	struct open_tokens *o = arg;
+	struct state_token *more;
+
+	if (strcmp(t->host, o->host) != 0 || t->used_unix_s || t->expires_unix_s <= unix_now_s())
+		return 0;
+	more = realloc(o->found, (o->n + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	o->found = more;
+	o->found[o->n++] = *t;
+	return 0;
+}
+
+/* Return: was it there? */
+static bool take_service_out(struct state_token *t, const struct service_pattern *pattern)
+{
+	char text[STATE_SERVICES_SIZE], name[LIMIT_SERVICE_SIZE], *save = NULL;
+	size_t used = 0;
+	bool found = false;
+
+	service_pattern_format(name, pattern);
+	memcpy(text, t->services, sizeof(text));
+	t->services[0] = '\0';
+	for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+		if (strcmp(word, name) == 0)
+			found = true;
+		else
+			used += (size_t)snprintf(t->services + used, sizeof(t->services) - used, "%s%s", used ? " " : "", word);
+	}
+	return found;
+}
+
+int authority_withdraw(struct broker *b, const char *host, const struct service_pattern *pattern, unsigned *ret_n)
+{
+	struct open_tokens o = { .host = host };
+	int r = state_each_token(b->state, note_open, &o);
+	unsigned n = 0;
+
+	for (size_t i = 0; i < o.n && r == 0; i++) {
+		if (!pattern)
+			o.found[i].expires_unix_s = unix_now_s();
+		else if (!take_service_out(&o.found[i], pattern))
+			continue;
+		r = state_change_token(b->state, &o.found[i]);
+		n++;
+	}
+	free(o.found);
+	if (r == 0 && ret_n)
+		*ret_n = n;
+	return r;
 }
 
 /* ------------------------------------------------------------------ grants */
@@ -257,32 +340,52 @@ void authority_grant(struct broker *b, const char *host, const struct service_pa
 struct has {
 	const struct service_pattern *pattern;
 	bool there;
+	struct state_grant grant;
 };
 
 static int has_one(void *arg, const struct state_grant *g)
 {
 	struct has *h = arg;
 
-	h->there |= memcmp(&g->pattern, h->pattern, sizeof(g->pattern)) == 0;
+	if (memcmp(&g->pattern, h->pattern, sizeof(g->pattern)) == 0 && (g->allow || g->stood)) {
+		h->there = true;
+		h->grant = *g;
+	}
 	return 0;
+}
+
+/* One that says no, since it was revoked, goes on to say no: a wider one would give back what `ca revoke` took. */
+static int drop_grant(struct broker *b, const char *host, struct state_grant *g)
+{
+	if (g->allow)
+		return state_delete_grant(b->state, host, &g->pattern);
+	g->stood = false;
+	return state_put_grant(b->state, g);
 }
 
 void authority_ungrant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg)
 {
 	struct has h = { .pattern = pattern };
 	char text[LIMIT_SERVICE_SIZE];
+	unsigned n_tokens = 0;
 	int r;
 
 	if (!authority_is_here(done, arg))
 		return;
 	service_pattern_format(text, pattern);
-	r = state_each_grant_of(b->state, host, has_one, &h);
-	if (r == 0 && !h.there) {
-		no(done, arg, -ENOENT, "host %.63s has no grant for %.127s; `sealane ca ls` lists what it has", host, text);
+	r = state_begin(b->state);
+	if (r == 0) {
+		r = state_each_grant_of(b->state, host, has_one, &h);
+		if (r == 0 && h.there)
+			r = drop_grant(b, host, &h.grant);
+		if (r == 0)
+			r = authority_withdraw(b, host, pattern, &n_tokens);
+		r = state_end(b->state, r);
+	}
+	if (r == 0 && !h.there && !n_tokens) {
+		no(done, arg, -ENOENT, "host %.63s has no grant for %.127s, and no open token that gives it; `sealane ca ls` lists what it has", host, text);
 		return;
 	}
-	if (r == 0)
-		r = state_delete_grant(b->state, host, pattern);
 	if (r < 0) {
 		no_disk(done, arg, r);
 		return;

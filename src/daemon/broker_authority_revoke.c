@@ -537,6 +537,16 @@ static int change_grant(struct request *q)
 	return g.allow ? state_put_grant(q->b->state, &g) : state_delete_grant(q->b->state, g.host, &g.pattern);
 }
 
+/* A token that is open still would give it back to whoever uses it. */
+static int withdraw(struct request *q)
+{
+	struct service_pattern p = { .rank = PATTERN_EXACT, .service = q->t.service };
+
+	if (q->t.kind == TARGET_HOST)
+		return authority_withdraw(q->b, q->t.host, NULL, NULL);
+	return q->t.kind == TARGET_SERVICE_AT ? authority_withdraw(q->b, q->t.host, &p, NULL) : 0;
+}
+
 static int write_change(struct request *q, const struct state_revoked *e)
 {
 	struct state_membership m = g_ca.membership;
@@ -552,6 +562,8 @@ static int write_change(struct request *q, const struct state_revoked *e)
 		r = state_put_revoked(db, e);
 	if (r == 0 && q->t.kind == TARGET_SERVICE_AT)
 		r = change_grant(q);
+	if (r == 0 && q->add)
+		r = withdraw(q);
 	m.revoked.counter++;
 	if (r == 0)
 		r = state_put_membership(db, &m);

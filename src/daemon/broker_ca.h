@@ -227,10 +227,20 @@ void member_on_signer(void);
 /* member_authority() - whom a member asks. @why: borrowed, see ca_status. Return: when that one answered last. */
 int64_t member_authority(const struct broker *b, const char **ret_host, const char **ret_why);
 
-/* --- broker_authority.c --- */
+/* --- broker_authority_admin.c --- */
 
 /* authority_is_here() - is this host the authority? false: no, and @done was called. */
 bool authority_is_here(ca_done_fn done, void *arg);
+/*
+ * authority_withdraw() - open tokens of @host give no @pattern from now on; NULL: they are over. @ret_n: how many were changed; may be NULL.
+ * Return: 0 or negative errno; part of the caller's transaction, if there is one.
+ */
+MUST_CHECK int authority_withdraw(struct broker *b, const char *host, const struct service_pattern *pattern, unsigned *ret_n);
+
+/* --- broker_authority.c --- */
+
+/* authority_took_back() - just this from @host? Then no token gives it again: `ca grant` and `ca unrevoke` do. Return: 0, 1; negative errno. */
+MUST_CHECK int authority_took_back(struct broker *b, const char *host, const struct service_pattern *pattern);
 
 void authority_on_ask(struct broker *b, uint32_t linker, const struct role_ca *m, int fd);
 void authority_on_linker_lost(struct broker *b, uint32_t linker);

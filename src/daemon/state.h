@@ -122,6 +122,8 @@ MUST_CHECK int state_each_grant_of(struct state_db *db, const char *host, int (*
 /* state_forget_*() - those that ended before @before (Unix seconds). */
 MUST_CHECK int state_put_token(struct state_db *db, const struct state_token *t);
 MUST_CHECK int state_use_token(struct state_db *db, const char *known, int64_t now);
+/* state_change_token() - the services and the end of the one that @t->known names. */
+MUST_CHECK int state_change_token(struct state_db *db, const struct state_token *t);
 MUST_CHECK int state_forget_tokens(struct state_db *db, int64_t before);
 MUST_CHECK int state_each_token(struct state_db *db, int (*fn)(void *arg, const struct state_token *t), void *arg);
 /* state_find_token() - the one that @id names (hexadecimal), if there is one. */

@@ -25,6 +25,7 @@ enum {
 	STMT_COUNT_GRANTS,
 	STMT_PUT_TOKEN,
 	STMT_USE_TOKEN,
+	STMT_CHANGE_TOKEN,
 	STMT_FORGET_TOKENS,
 	STMT_EACH_TOKEN,
 	STMT_FIND_TOKEN,
@@ -62,6 +63,7 @@ static const char *const g_statements[STMT_N] = {
 	[STMT_COUNT_GRANTS] = "SELECT count(*) FROM ca_grant",
 	[STMT_PUT_TOKEN] = "INSERT OR REPLACE INTO ca_token VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
 	[STMT_USE_TOKEN] = "UPDATE ca_token SET used_unix_s = ?2 WHERE hash = ?1",
+	[STMT_CHANGE_TOKEN] = "UPDATE ca_token SET services = ?2, expires_unix_s = ?3 WHERE hash = ?1",
 	[STMT_FORGET_TOKENS] = "DELETE FROM ca_token WHERE expires_unix_s < ?1",
 	[STMT_EACH_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token ORDER BY expires_unix_s",
 	[STMT_FIND_TOKEN] = "SELECT hash, host, services, made_unix_s, expires_unix_s, used_unix_s FROM ca_token "
@@ -422,6 +424,19 @@ int state_use_token(struct state_db *db, const char *known, int64_t now)
 
 	sql_bind_text(s, &rc, 1, known);
 	sql_bind_number(s, &rc, 2, now);
+	return sql_run(s, rc);
+}
+
+int state_change_token(struct state_db *db, const struct state_token *t)
+{
+	sqlite3_stmt *s = db->ca_stmts[STMT_CHANGE_TOKEN];
+	int rc = SQLITE_OK;
+
+	if (!token_is_sound(t))
+		return -EINVAL;
+	sql_bind_text(s, &rc, 1, t->known);
+	sql_bind_text(s, &rc, 2, t->services);
+	sql_bind_number(s, &rc, 3, t->expires_unix_s);
 	return sql_run(s, rc);
 }
 

@@ -1194,6 +1194,45 @@ static void test_revoked_here(void **state)
 	assert_null(strstr(g_answer, "\"renewing\""));
 }
 
+/* Tokens that are open when something is taken back do not give it again. */
+static void test_old_tokens(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	char spare[512], last[512];
+
+	strcpy(spare, make_token(h, "{\"host\":\"b\",\"services\":[\"web\",\"api\",\"prod/*\"]}"));
+	strcpy(last, make_token(h, "{\"host\":\"b\",\"services\":[\"db\"]}"));
+	admit(h, "b", "[\"web\",\"prod/*\"]");
+	assert_issued(h, HOST_B, "default/web");
+	take_back(h, "web@b", 200);
+	assert_true(last_is_revoked(t));
+	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=prod/*", ""), 200);
+	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=db", ""), 200); /* no grant, but a token */
+	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=db", ""), 404);
+	assert_int_equal(http(h, "GET", "/v1/ca", ""), 200);
+	assert_non_null(strstr(g_answer, "\"services\":\"default/api\""));
+	question(h, CA_JOIN, "", join_text(spare, "b", "good"));
+	assert_issued(h, HOST_B, "default/api");
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	question(h, CA_HOST, HOST_B, service_text("prod/x", "good"));
+	assert_refused(t, "denied", "may not have");
+	/* Nor does one that is made now, or a wide grant after the no of before was "ungranted". */
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\",\"services\":[\"api\",\"web\"]}"), 409);
+	assert_non_null(strstr(g_answer, "sealane ca unrevoke default/web@b"));
+	grant(h, "{\"host\":\"b\",\"service\":\"*\"}");
+	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=web", ""), 200); /* it stood, and stands no more */
+	assert_int_equal(http(h, "DELETE", "/v1/ca/grants?host=b&service=web", ""), 404);
+	question(h, CA_HOST, HOST_B, service_text("default/web", "good"));
+	assert_refused(t, "denied", "may not have");
+	/* Those of a host that is revoked are over, also when it is let in again. */
+	take_back(h, "host/b", 200);
+	give_back(h, "host/b", 200);
+	question(h, CA_JOIN, "", join_text(last, "b", "good"));
+	assert_refused(t, "used", "wrong, used, over");
+}
+
 static void test_nothing_by_this_name(void **state)
 {
 	static const struct {
@@ -2044,6 +2083,7 @@ int main(void)
 		CA_TEST(test_each_revocation_stands_for_itself, setup_authority),
 		CA_TEST(test_a_grant_comes_back, setup_authority),
 		CA_TEST(test_revoked_here, setup_authority),
+		CA_TEST(test_old_tokens, setup_authority),
 		CA_TEST(test_nothing_by_this_name, setup_authority),
 		CA_TEST(test_serials_and_names, setup_authority),
 		CA_TEST(test_a_host_that_asks_without_end, setup_authority),
