@@ -70,6 +70,9 @@ enum {
 	LIMIT_SVID_LIFE_S = 31 * 86400,
 	/* Lanes one linker carries: one descriptor each, of a library's two, below the common hard limit of 20,000 for most. */
 	LIMIT_LINK_LANES = 16384,
+	/* Of these and of LIMIT_LANES, those that other hosts began: three quarters, so that what begins here finds room, whatever they do. */
+	LIMIT_LINK_LANES_IN = LIMIT_LINK_LANES / 4 * 3,
+	LIMIT_LANES_IN = LIMIT_LANES / 4 * 3,
 	/* What one linker's regions for lanes of libraries may take, in MiB: they are smaller where there are many (linker_ring.c). */
 	LIMIT_LINK_RINGS_MIB = 1024,
 	/* Sessions one linker has: services of this host times hosts that they talk to, and the other way round. */

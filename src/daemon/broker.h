@@ -135,6 +135,8 @@ struct lane_shm {
 struct carry;
 struct welcome;
 
+enum { SHARE_N = 2 /* by source, by workload here */ };
+
 /* What only a lane between hosts has (broker_cross.c). */
 struct lane_link {
 	uint32_t kind;	       /* enum link_kind: LINK_SOCKET, or a library's */
@@ -149,6 +151,7 @@ struct lane_link {
 	uint32_t hid;			/* inbound: of the host that we know by that address, for people; or ROLE_NO_ID */
 	char peer[LIMIT_ADDRESS_SIZE];	/* inbound: where it came from */
 	uint64_t id;			/* the same at both ends (link_lane_id()); 0: not known (yet) */
+	struct share *shares[SHARE_N];	/* inbound: where it is counted (broker_share.c) */
 };
 
 /*

@@ -138,7 +138,7 @@ const char *carry_lacks(struct broker *b, const struct service_name *source, con
 /* As for the gates' slots (broker_lane.c): half of what is left, so that whatever one workload takes, newcomers find room. */
 bool carry_has_share(struct broker *b, const struct workload *w)
 {
-	uint64_t capacity = (uint64_t)b->n_linkers * LIMIT_LINK_LANES, used = 0;
+	uint64_t capacity = (uint64_t)b->n_linkers * LIMIT_LINK_LANES, used = share_n_lanes();
 
 	for (size_t i = 0; i < b->n_workloads; i++)
 		used += b->workloads[i].n_link_lanes;

@@ -77,6 +77,7 @@ void cross_free(struct broker *b, struct lane *l)
 	if (h)
 		link_host_count(h, &l->destination, -1);
 	lane_quota_release(&l->pair->quota);
+	share_give_back(l);
 	if (l->link.lent)
 		lend_forget(b, l);
 	if (l->link.inbound)

@@ -191,6 +191,15 @@ enum control_kind lend_kind(uint32_t link_kind);
 enum link_kind link_kind_of(uint32_t control_kind);
 const char *link_kind_name(uint32_t link_kind); /* "socket", "stream", "messages" */
 
+/* --- broker_share.c: how many lanes come from other hosts, of whom and to whom --- */
+
+/* share_has_room() - may one more come from @source to @w (NULL: a service of no workload)? @lent: a library's. */
+bool share_has_room(const struct broker *b, const struct service_name *source, const struct workload *w, bool lent);
+/* share_take() - @l, inbound, counts from now on. Return: 0; -ENOMEM: it does not. share_give_back() - if it counts. */
+MUST_CHECK int share_take(struct lane *l, const struct workload *w);
+void share_give_back(struct lane *l);
+uint32_t share_n_lanes(void);
+
 /* --- broker_cross.c: what both kinds of lane have in common, once they are in the table --- */
 
 /* cross_open() - into broker->lanes, with @pair's quota, which is taken already. NULL: no memory. */

@@ -275,6 +275,8 @@ static struct service *check(struct welcome *w, const struct intention **ret_i)
 	return NULL;
 }
 
+static const char too_many[] = "limit reached: the source, or the workload here, has as many lanes from other hosts as are left for all others together";
+
 static void try_library(struct welcome *w, const struct intention *i, struct service *s);
 
 static void welcome_try(struct welcome *w)
@@ -299,6 +301,10 @@ static void welcome_try(struct welcome *w)
 	}
 	if (!s->up) {
 		wait(w, i, 0, LINK_DOWN, "the server is not up: nobody listens on its socket");
+		return;
+	}
+	if (!share_has_room(w->b, &w->source, model_workload(w->b, s->wid), false)) {
+		no(w, i, LINK_LIMIT, too_many);
 		return;
 	}
 	if (g_welcome.n_asked < ASKED_MAX) {
@@ -339,7 +345,7 @@ static void now_open(struct broker *b, struct lane *l, struct workload *at)
 }
 
 /* Into the table, with @w's quota. Return: NULL: answered. */
-static struct lane *lane_new(struct welcome *w, const struct service *s, const struct intention *i, uint32_t server_pid)
+static struct lane *lane_new(struct welcome *w, const struct service *s, const struct intention *i, const struct workload *at, uint32_t server_pid)
 {
 	struct lane from = { .wid = ROLE_NO_ID, .lid = ROLE_NO_ID, .sid = s->sid, .source = w->source, .destination = w->destination,
 			     .server_pid = server_pid, .bytes_per_s = i->limits.bytes_per_s, .pair = w->pair,
@@ -349,7 +355,9 @@ static struct lane *lane_new(struct welcome *w, const struct service *s, const s
 
 	from.link.hid = h ? h->hid : ROLE_NO_ID;
 	memcpy(from.link.peer, w->peer, sizeof(from.link.peer));
-	l = cross_open(w->b, &from);
+	l = share_take(&from, at) == 0 ? cross_open(w->b, &from) : NULL;
+	if (!l)
+		share_give_back(&from);
 	if (l)
 		w->admitted = false; /* the lane holds the quota from here */
 	else
@@ -374,7 +382,7 @@ static bool go(struct welcome *w, const struct intention *i, const struct lane *
 
 static void open_lane(struct welcome *w, const struct service *s, const struct intention *i, const struct role_reply *reply, int fd)
 {
-	struct lane *l = lane_new(w, s, i, reply->pid);
+	struct lane *l = lane_new(w, s, i, model_workload(w->b, s->wid), reply->pid);
 
 	if (!l)
 		return;
@@ -390,7 +398,7 @@ static void open_lane(struct welcome *w, const struct service *s, const struct i
 
 static void lend(struct welcome *w, const struct intention *i, const struct service *s, struct port_listener *li)
 {
-	struct lane *l = lane_new(w, s, i, li->pid);
+	struct lane *l = lane_new(w, s, i, model_workload(w->b, li->wid), li->pid);
 
 	if (!l)
 		return;
@@ -419,6 +427,8 @@ static void try_library(struct welcome *w, const struct intention *i, struct ser
 		no(w, i, LINK_DRAINING, why);
 	else if (shm_n_lanes() + lend_n_lanes() >= LIMIT_LANES)
 		no(w, i, LINK_LIMIT, "limit reached: this host's libraries hold as many lanes as they can");
+	else if (!share_has_room(w->b, &w->source, model_workload(w->b, li->wid), true))
+		no(w, i, LINK_LIMIT, too_many);
 	else
 		lend(w, i, s, li);
 }

@@ -1256,6 +1256,66 @@ static void test_library_comes_in(void **state)
 	want_told(h, BL_CUT);
 }
 
+static void hear_nothing(struct host *h, const struct role_msg *m, int fd)
+{
+}
+
+/* Asks that are all taken; the test's own queue does not hold as many at once. */
+static void many_come(struct host *h, uint32_t first, uint32_t n, const char *source)
+{
+	struct role_msg m = { .type = LB_ASK, .u.link_ask = { .kind = LINK_MESSAGES } };
+
+	strcpy(m.u.link_ask.source, source);
+	strcpy(m.u.link_ask.destination, "default/redis");
+	strcpy(m.u.link_ask.peer, "10.0.0.2:40123");
+	for (uint32_t i = 0; i < n; i++) {
+		m.u.link_ask.ask = first + i;
+		tell(&h->linker, &m, -1);
+		while (i % 256 == 255 && chan_wants_write(&h->linker)) {
+			serve(h, 1);
+			assert_int_equal(chan_flush(&h->linker), 0);
+		}
+	}
+	while (chan_wants_write(&h->linker)) {
+		serve(h, 1);
+		assert_int_equal(chan_flush(&h->linker), 0);
+	}
+	serve(h, 300);
+}
+
+static void test_library_shares(void **state)
+{
+	enum { SHARE = LIMIT_LINK_LANES_IN / 2 };
+	struct host *h = *state;
+
+	enrol(h, "cache", CACHE);
+	lib_listen(h, 5, CONTROL_MESSAGES);
+	assert_int_equal(http(h, "POST", "/v1/intentions", "{\"source\":\"*\",\"destination\":\"redis\",\"action\":\"allow\"}"), 200);
+	h->hold_lends = true;
+	h->play_linker = hear_nothing;
+	many_come(h, 1, SHARE + 500, STRANGER);
+	assert_int_equal(h->n_lends, SHARE); /* as many as are left */
+	event(h, "\"lane.deny\"", "as are left for all others together");
+	/* Another source has no more room in this workload; what begins here does. */
+	many_come(h, 20000, 1, TD "/ns/default/svc/other");
+	assert_int_equal(h->n_lends, SHARE);
+	lib_ask(h, "web", 900, (struct role_ask){ .kind = CONTROL_MESSAGES }, "redis");
+	assert_int_equal(h->n_offers, 1);
+	/* Each that ends makes room for one. */
+	porter_says(h, PB_CLOSED, h->last_lend.lane_id, LANE_END_NOMEM);
+	many_come(h, 20001, 2, TD "/ns/default/svc/other");
+	assert_int_equal(h->n_lends, SHARE + 1);
+	/* All of them go with their linker. */
+	chan_close(&h->linker);
+	h->linker.fd = -1;
+	serve(h, 200);
+	h->play_linker = play_linker;
+	start_linker(h);
+	serve(h, 150);
+	lib_comes(h, 1, LINK_MESSAGES);
+	assert_int_equal(h->n_lends, SHARE + 2);
+}
+
 static void test_library_not_taken(void **state)
 {
 	struct host *h = *state;
@@ -1549,7 +1609,7 @@ int main(void)
 		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained),
 		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 		TEST(test_library_goes_out), TEST(test_library_late), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),
-		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken),
+		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken), TEST(test_library_shares),
 	};
 
 	if (geteuid() != 0) {
