@@ -1,5 +1,5 @@
 /*
- * sealane.h - lanes between containers: shared memory on one host, brokered by sealaned under its intentions.
+ * sealane.h - lanes between containers: shared memory on one host, a link between two, brokered by sealaned under its intentions.
  *
  * A lane is a two-way connection between two workloads, as a byte stream or as messages. Once it is open the daemon is out of the
  * way; it can still cut it. The peer at the other end is verified by the daemon (sealane_peer()), and not trusted: what it writes
@@ -36,7 +36,7 @@ extern "C" {
 /* Errors that errno has no name for; returned negative. */
 enum sealane_error {
 	SEALANE_E_PROTOCOL = 4096, /* the peer broke the format of the ring: the lane is over */
-	SEALANE_E_CUT,		   /* the daemon ended the lane: the intention went, or an operator said so */
+	SEALANE_E_CUT,		   /* the lane was ended: its intention went, an operator said so, or its link was lost */
 	SEALANE_E_DENIED,	   /* no intention allows it */
 	SEALANE_E_NO_SERVICE,	   /* no such service, or nobody listens for it with this library */
 	SEALANE_E_NO_DAEMON,	   /* no control socket: not a workload, or the daemon is away */
@@ -78,15 +78,19 @@ struct sealane_options {
 struct sealane_peer {
 	const char *service;   /* "default/web" */
 	const char *spiffe_id; /* "spiffe://td/ns/default/svc/web" */
-	const char *workload;
+	const char *workload; /* "" with path "link" */
 	const char *host;
-	const char *path; /* how the bytes go: "shm" */
+	const char *path; /* how the bytes go: "shm"; "link": to another host */
 	uint64_t lane_id; /* as in `sealane ls lanes`, which prints it in hex */
 };
 
 /* --- lanes ------------------------------------------------------------------------------------------------------------------ */
 
-/* sealane_connect() - a lane to @service ("redis", or "ns/redis"). @options: NULL for the defaults. Waits until it is accepted. */
+/*
+ * sealane_connect() - a lane to @service ("redis", or "ns/redis"). @options: NULL for the defaults. Waits until it is accepted. If nobody on this host
+ * listens for it, other hosts are tried. Return: 0; -SEALANE_E_NO_SERVICE: nobody listens for it; -EHOSTUNREACH: it is not here, and no lane
+ * to another host that has it can be had now; -SEALANE_E_DENIED, -SEALANE_E_LIMIT, -SEALANE_E_NO_DAEMON, -ETIMEDOUT; other negative errno.
+ */
 SEALANE_API SEALANE_MUST_CHECK int sealane_connect(struct sealane_lane **ret, const char *service, const struct sealane_options *options);
 
 /* sealane_listen() - take lanes for @service, which the workload must offer. */
@@ -120,10 +124,12 @@ SEALANE_API SEALANE_MUST_CHECK int sealane_shutdown(struct sealane_lane *lane);
 
 /* --- streams ---------------------------------------------------------------------------------------------------------------- */
 
-/* sealane_write() - Return: bytes taken, all of @size unless the time is over; -EPIPE: the peer reads no more. */
+/* sealane_write() - Return: bytes taken, all of @size unless the time is over; -EPIPE: the peer reads no more;
+ * -SEALANE_E_CUT: the lane was cut, or its link lost; what was taken before may not have arrived. */
 SEALANE_API SEALANE_MUST_CHECK ssize_t sealane_write(struct sealane_lane *lane, const void *buf, size_t size, int64_t timeout_ns);
 
-/* sealane_read() - Return: 1 to @size bytes; 0: the end (the peer shut down, closed, or died; all it had sent was read before). */
+/* sealane_read() - Return: 1 to @size bytes; 0: the end (the peer shut down, closed, or died; all it had sent was read before);
+ * -SEALANE_E_CUT: the lane was cut, or its link lost, before that end came: there may have been more. */
 SEALANE_API SEALANE_MUST_CHECK ssize_t sealane_read(struct sealane_lane *lane, void *buf, size_t size, int64_t timeout_ns);
 
 /* --- messages --------------------------------------------------------------------------------------------------------------- */
@@ -132,15 +138,15 @@ SEALANE_API SEALANE_MUST_CHECK ssize_t sealane_read(struct sealane_lane *lane, v
 #define SEALANE_MESSAGE_MAX ((size_t)64 << 20)
 
 /*
- * sealane_send() - one message. Return: 0; -EMSGSIZE; -EPIPE. -EAGAIN, -ETIMEDOUT: nothing of it was sent, unless it is larger than
- * sealane_reserve_max(): then part of it may be gone already, and the lane is ended.
+ * sealane_send() - one message. Return: 0; -EMSGSIZE; -EPIPE; -SEALANE_E_CUT, as sealane_write(). -EAGAIN, -ETIMEDOUT: nothing of it was
+ * sent, unless it is larger than sealane_reserve_max(): then part of it may be gone already, and the lane is ended.
  */
 SEALANE_API SEALANE_MUST_CHECK int sealane_send(struct sealane_lane *lane, const void *buf, size_t size, int64_t timeout_ns);
 
 /*
  * sealane_recv() - one whole message, copied. Return: its size; -EMSGSIZE: larger than @size, and dropped;
- * -ENODATA: the end (an empty message is 0). With a message in pieces the time-out is for each piece (SEALANE_NOWAIT: a second), and
- * they have 10 s together, or the time-out if it is longer. A loop that serves peers who may mean harm uses sealane_peek(), which
+ * -ENODATA: the end (an empty message is 0); -SEALANE_E_CUT: as sealane_read(). With a message in pieces the time-out is for each piece
+ * (SEALANE_NOWAIT: a second), and they have 10 s together, or the time-out if it is longer. A loop that serves peers who may mean harm uses sealane_peek(), which
  * never waits for a piece.
  */
 SEALANE_API SEALANE_MUST_CHECK ssize_t sealane_recv(struct sealane_lane *lane, void *buf, size_t size, int64_t timeout_ns);
@@ -272,7 +278,8 @@ SEALANE_API SEALANE_MUST_CHECK ssize_t sealane_guard_scan(struct sealane_gadget 
  * sealane_call() - call @method of the peer and wait for the reply. @timeout_ns: for all of it; told to the peer; positive or
  * SEALANE_FOREVER.
  * Return: bytes of the reply; -SEALANE_E_REMOTE: it failed there (sealane_call_error() says how); -ETIMEDOUT: and the peer was told to
- * give it up; -EMSGSIZE: the reply is larger than @reply_size; -ENODATA: the peer went away before it answered.
+ * give it up; -EMSGSIZE: the reply is larger than @reply_size; -ENODATA: the peer went away before it answered;
+ * -SEALANE_E_CUT: the lane was cut or its link lost before: the peer may have done it.
  */
 SEALANE_API SEALANE_MUST_CHECK ssize_t sealane_call(struct sealane_lane *lane, uint32_t method, const void *request, size_t request_size,
 						    void *reply, size_t reply_size, int64_t timeout_ns);

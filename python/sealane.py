@@ -99,7 +99,7 @@ class ProtocolError(Error):
 
 
 class Cut(Error):
-    """The daemon ended the lane: the intention went, or an operator said so."""
+    """The lane was ended: its intention went, an operator said so, or the link to the other host was lost."""
 
 
 class Denied(Error):

@@ -12,7 +12,7 @@ static const struct {
 	const char *text;
 } g_texts[] = {
 	{ SEALANE_E_PROTOCOL, "the peer broke the rules of the lane" },
-	{ SEALANE_E_CUT, "the daemon cut the lane" },
+	{ SEALANE_E_CUT, "the lane was cut: by the daemon, or with its link" },
 	{ SEALANE_E_DENIED, "no intention allows it" },
 	{ SEALANE_E_NO_SERVICE, "nobody offers that service to this library" },
 	{ SEALANE_E_NO_DAEMON, "no daemon answers" },

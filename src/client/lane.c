@@ -4,7 +4,8 @@
  * The fast path is a look at the ring and nothing else; all that waits is in wait.c.
  *
  * A lane is over when the peer broke the format (SEALANE_E_PROTOCOL), or the daemon cut it (SEALANE_E_CUT); the first reason stands and
- * every later call gives it. The peer's death or goodbye is no error: what it published is read, then comes the end.
+ * every later call gives it. The peer's death or goodbye is no error: what it published is read, then comes the end. Of a lane to another host
+ * (path "link") the end is a RING_FIN: a hang-up without it is SEALANE_E_CUT (wait.c), and after it nothing that happens to the link matters to who reads.
  */
 #include "client/guard.h"
 
@@ -34,6 +35,7 @@ static void set_names(struct sealane_lane *lane, const struct lane_parts *parts)
 	if (parts->identity)
 		lane->identity = *parts->identity;
 	snprintf(lane->path, sizeof(lane->path), "%s", parts->path ? parts->path : "shm");
+	lane->is_link = strcmp(lane->path, "link") == 0;
 	lane->who = (struct sealane_peer){ .service = lane->identity.service,
 					   .spiffe_id = lane->identity.spiffe_id,
 					   .workload = lane->identity.workload,
@@ -67,7 +69,7 @@ int lane_make(struct sealane_lane **ret, struct lane_parts *parts)
 	*lane = (struct sealane_lane){ .own = parts->own, .peer = parts->peer, .own_shared = parts->own_shared,
 				       .bell = parts->bell, .leash = parts->leash,
 				       .domain = parts->domain ? parts->domain : &keys_process,
-				       .epoll_fd = -1, .kick_fd = -1, .kind = parts->kind, .wait = parts->wait,
+				       .epoll_fd = -1, .kick_fd = -1, .kind = parts->kind, .wait = parts->wait, .start = parts->start,
 				       .leash_gone = parts->leash < 0, .may_spin = has_cpus(),
 				       .tx_spin.pays = LANE_SPIN_ONE, .rx_spin.pays = LANE_SPIN_ONE,
 				       .rx_spin.steady_least = LANE_STEADY_RECORDS, .tx_watch = { .left = 1, .n = 1 }, .rx_watch = { .left = 1, .n = 1 } };
@@ -185,6 +187,15 @@ int lane_reserve(struct sealane_lane *lane, size_t size, void **ret, int64_t tim
 	}
 }
 
+/* All that the peer had sent was read, up to its end. */
+static bool is_read_out(const struct sealane_lane *lane)
+{
+	struct ring_rx rx = lane->rx; /* a look moves it */
+	struct ring_record record;
+
+	return lane->is_link && ring_rx_look(&rx, &record, memory_order_acquire) == 0 && (record.flags & RING_FIN);
+}
+
 int lane_peek(struct sealane_lane *lane, struct ring_record *ret, int64_t timeout_ns)
 {
 	uint64_t deadline = 0;
@@ -195,10 +206,10 @@ int lane_peek(struct sealane_lane *lane, struct ring_record *ret, int64_t timeou
 		int r = atomic_load_explicit(&lane->ended, memory_order_relaxed);
 
 		if (r < 0)
-			return r;
+			return r == -SEALANE_E_CUT && is_read_out(lane) ? lane_sent_all(lane) : r;
 		r = ring_rx_peek(&lane->rx, ret);
 		if (r == 0)
-			return ret->flags & RING_FIN ? lane_over(lane, -ENODATA) : 0;
+			return !(ret->flags & RING_FIN) ? 0 : lane->is_link ? lane_sent_all(lane) : lane_over(lane, -ENODATA);
 		if (r < 0)
 			return lane_poison(lane, "a descriptor that cannot be");
 		if (!timed) {

@@ -72,6 +72,8 @@ struct sealane_lane {
 	struct sealane_peer who;
 	struct control_identity identity;
 	char path[32];
+	bool is_link;	/* the peer in shared memory is a linker, the one that the application means on another host */
+	uint64_t start; /* lane_parts' */
 	_Atomic int ended; /* 0, or why the lane is over: negative; either thread may set it */
 	_Atomic bool peer_gone;	 /* its end of the bell is closed: what is in the ring is all there will be */
 	_Atomic bool leash_gone; /* the daemon is away */
@@ -204,8 +206,13 @@ static inline MUST_CHECK bool lane_try_peek(struct sealane_lane *lane, struct ri
 /* lane_kick() - sealane_fd() is readable until the next call that gives -EAGAIN: one left before all was looked at. */
 void lane_kick(struct sealane_lane *lane);
 
-/* lane_over() - the peer is gone or reads no more: was it a cut? Return: why the lane ended; @error if nobody cut it. */
+/*
+ * lane_over() - the peer is gone or reads no more: was it a cut? Return: why the lane ended; -SEALANE_E_CUT also for a link that went before the peer's
+ * RING_FIN came; @error otherwise.
+ * lane_sent_all() - says so. Return: -ENODATA.
+ */
 int lane_over(struct sealane_lane *lane, int error);
+int lane_sent_all(const struct sealane_lane *lane);
 
 /* Time-outs as an absolute time: 0: no waiting, UINT64_MAX: for ever. */
 static inline uint64_t lane_deadline(int64_t timeout_ns)

@@ -556,6 +556,171 @@ static void test_lane_outlives_the_daemon(void **state)
 	close_pair(l);
 }
 
+/* --- links ------------------------------------------------------------------------------------------------------------------ */
+
+static void make_link(struct sealane_lane *ret[2], enum sealane_kind kind, enum sealane_wait wait)
+{
+	struct lane_parts parts[2];
+
+	for (int i = 0; i < 2; i++)
+		parts[i] = (struct lane_parts){ .kind = kind, .wait = wait, .start = UINT64_C(65535) * shm_n_descs(SMALL) - 2, .path = "link" };
+	assert_int_equal(lane_pair_parts(ret, parts, SMALL), 0);
+}
+
+static const enum sealane_wait g_waits[] = { SEALANE_WAIT_ADAPTIVE, SEALANE_WAIT_SPIN, SEALANE_WAIT_BLOCK };
+
+/* What was published is read; then comes no end, in either direction and again and again. */
+static void test_link_that_goes_is_no_end(void **state)
+{
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(g_waits); i++) {
+		int64_t time = i % 2 ? SEALANE_NOWAIT : SEALANE_FOREVER;
+		struct sealane_lane *l[2];
+		char buf[8];
+
+		make_link(l, SEALANE_STREAM, g_waits[i / 2]);
+		assert_int_equal(sealane_write(l[0], "abc", 3, 0), 3);
+		lane_drop(l[0]);
+		assert_int_equal(sealane_read(l[1], buf, sizeof(buf), time), 3);
+		assert_int_equal(sealane_read(l[1], buf, sizeof(buf), time), -SEALANE_E_CUT);
+		assert_non_null(strstr(sealane_last_error(), "link"));
+		assert_int_equal(sealane_write(l[1], "x", 1, time), -SEALANE_E_CUT);
+		assert_int_equal(sealane_read(l[1], buf, sizeof(buf), time), -SEALANE_E_CUT);
+		sealane_close(l[1]);
+
+		make_link(l, SEALANE_MESSAGES, g_waits[i / 2]);
+		assert_int_equal(sealane_send(l[0], "abc", 3, 0), 0);
+		lane_drop(l[0]);
+		while (sealane_send(l[1], "x", 1, 0) == 0) /* the ring takes some before anybody looks */
+			;
+		assert_int_equal(sealane_send(l[1], "x", 1, time), -SEALANE_E_CUT);
+		assert_int_equal(sealane_recv(l[1], buf, sizeof(buf), time), 3);
+		assert_int_equal(sealane_recv(l[1], buf, sizeof(buf), time), -SEALANE_E_CUT);
+		sealane_close(l[1]);
+	}
+}
+
+static void test_link_that_goes_during_a_call(void **state)
+{
+	struct sealane_lane *l[2];
+	uint64_t id, seen;
+	char buf[8];
+
+	make_link(l, SEALANE_MESSAGES, SEALANE_WAIT_ADAPTIVE);
+	assert_int_equal(sealane_call_begin(l[1], 7, "q", 1, buf, sizeof(buf), SEALANE_FOREVER, &id), 0);
+	lane_drop(l[0]);
+	assert_int_equal(sealane_call_finish(l[1], id, SEALANE_FOREVER), -SEALANE_E_CUT);
+	assert_int_equal(sealane_call_next(l[1], &seen, SEALANE_NOWAIT), -ENOENT);
+	assert_int_equal(sealane_serve(l[1], SEALANE_FOREVER), -SEALANE_E_CUT);
+	sealane_close(l[1]);
+}
+
+static void send_piece(struct sealane_lane *lane)
+{
+	KEYS_SCOPE(lane->domain);
+	void *place;
+
+	assert_int_equal(lane_reserve(lane, 3, &place, 0), 0);
+	memcpy(place, "abc", 3);
+	lane_stage(lane, 3, RING_MORE, LANE_TAG_PLAIN);
+	lane_flush(lane);
+}
+
+static void test_link_goes_amid_a_message(void **state)
+{
+	struct sealane_lane *l[2];
+	char buf[8];
+
+	make_link(l, SEALANE_MESSAGES, SEALANE_WAIT_ADAPTIVE);
+	send_piece(l[0]);
+	lane_drop(l[0]);
+	assert_int_equal(sealane_recv(l[1], buf, sizeof(buf), SEALANE_FOREVER), -SEALANE_E_CUT);
+	sealane_close(l[1]);
+}
+
+static void *drop_later(void *arg)
+{
+	poll(NULL, 0, 50);
+	lane_drop(arg);
+	return NULL;
+}
+
+static void test_link_that_goes_wakes_who_waits(void **state)
+{
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(g_waits); i++) {
+		struct sealane_lane *l[2];
+		pthread_t thread;
+		char buf[64] = "";
+
+		make_link(l, SEALANE_MESSAGES, g_waits[i / 2]);
+		while (i % 2 && sealane_send(l[1], buf, sizeof(buf), 0) == 0)
+			;
+		assert_int_equal(pthread_create(&thread, NULL, drop_later, l[0]), 0);
+		if (i % 2)
+			assert_int_equal(sealane_send(l[1], buf, sizeof(buf), SEALANE_FOREVER), -SEALANE_E_CUT);
+		else
+			assert_int_equal(sealane_recv(l[1], buf, sizeof(buf), SEALANE_FOREVER), -SEALANE_E_CUT);
+		pthread_join(thread, NULL);
+		sealane_close(l[1]);
+	}
+}
+
+/* The end came: the link may go then, and be said to have gone. Sending is over too, and for the peer's reason if that is known. */
+static void test_link_that_goes_after_the_end(void **state)
+{
+	for (int words = 0; words < 2; words++) {
+		struct sealane_lane *l[2];
+		char buf[8];
+		int daemon;
+
+		make_link(l, SEALANE_STREAM, SEALANE_WAIT_ADAPTIVE);
+		daemon = leash_for(l[1]);
+		assert_int_equal(sealane_write(l[0], "abc", 3, 0), 3);
+		sealane_close(l[0]);
+		if (!words)
+			close(take_fd(&daemon));
+		assert_int_equal(sealane_write(l[1], "x", 1, 0), -EPIPE); /* before it was read */
+		assert_int_equal(sealane_read(l[1], buf, sizeof(buf), SEALANE_FOREVER), 3);
+		assert_int_equal(sealane_read(l[1], buf, sizeof(buf), SEALANE_FOREVER), 0);
+		if (words)
+			cut_later((void *)(intptr_t)daemon);
+		assert_int_equal(sealane_write(l[1], "x", 1, 0), words ? -SEALANE_E_CUT : -EPIPE);
+		assert_int_equal(sealane_read(l[1], buf, sizeof(buf), SEALANE_NOWAIT), 0);
+		assert_int_equal(sealane_read(l[1], buf, sizeof(buf), SEALANE_FOREVER), 0);
+		sealane_close(l[1]);
+		if (daemon >= 0)
+			close(daemon);
+	}
+}
+
+/* The daemon goes and its links stay: a porter that is started again. Then the link goes, and nobody says why. */
+static void test_link_outlives_the_leash(void **state)
+{
+	struct sealane_lane *l[2];
+	char buf[8];
+
+	make_link(l, SEALANE_MESSAGES, SEALANE_WAIT_ADAPTIVE);
+	close(leash_for(l[1]));
+	assert_int_equal(sealane_recv(l[1], buf, sizeof(buf), 20 * MS), -ETIMEDOUT);
+	assert_int_equal(sealane_send(l[0], "on", 2, 0), 0);
+	assert_int_equal(sealane_recv(l[1], buf, sizeof(buf), 0), 2);
+	lane_drop(l[0]);
+	assert_int_equal(sealane_recv(l[1], buf, sizeof(buf), SEALANE_FOREVER), -SEALANE_E_CUT);
+	sealane_close(l[1]);
+}
+
+/* On one host a hang-up without a word is the peer's death, and an end as before. */
+static void test_hang_up_on_one_host_is_an_end(void **state)
+{
+	struct sealane_lane *l[2];
+	char buf[8];
+
+	make_pair(l, SEALANE_STREAM, SEALANE_WAIT_ADAPTIVE, SMALL);
+	lane_drop(l[0]);
+	assert_int_equal(sealane_read(l[1], buf, sizeof(buf), SEALANE_FOREVER), 0);
+	assert_int_equal(sealane_write(l[1], "x", 1, 0), -EPIPE);
+	sealane_close(l[1]);
+}
+
 /* --- event loops ------------------------------------------------------------------------------------------------------------ */
 
 static bool readable(struct sealane_lane *lane, int timeout_ms)
@@ -1001,6 +1166,10 @@ int main(void)
 		cmocka_unit_test(test_fd_room_is_told_again),
 		cmocka_unit_test(test_fd_data_rings_again), cmocka_unit_test(test_fd_after_waiting),
 		cmocka_unit_test(test_fd_begins_with_a_full_ring),
+		cmocka_unit_test(test_link_that_goes_is_no_end), cmocka_unit_test(test_link_that_goes_during_a_call),
+		cmocka_unit_test(test_link_goes_amid_a_message), cmocka_unit_test(test_link_that_goes_wakes_who_waits),
+		cmocka_unit_test(test_link_that_goes_after_the_end), cmocka_unit_test(test_link_outlives_the_leash),
+		cmocka_unit_test(test_hang_up_on_one_host_is_an_end),
 	};
 
 	signal(SIGPIPE, SIG_DFL);

@@ -116,23 +116,40 @@ void lane_look(struct sealane_lane *lane, struct lane_watch *w)
 	w->left = w->n;
 }
 
+/*
+ * On one host a hang-up is the peer's, and what it published is here. Across hosts the peer's end, also its death, comes as a RING_FIN; a hang-up without
+ * one is a link or a daemon that went, and nobody knows what was under way.
+ */
+static bool is_torn(struct sealane_lane *lane)
+{
+	return lane->is_link && atomic_load(&lane->peer_gone) && !ring_rx_has_fin(&lane->rx, lane->start);
+}
+
+int lane_sent_all(const struct sealane_lane *lane)
+{
+	return lane_fail(-ENODATA, "the peer %s has sent all it had to send", lane->identity.service);
+}
+
 int lane_over(struct sealane_lane *lane, int error)
 {
 	int r = look_around(lane, 0);
+	bool torn = is_torn(lane);
 
 	/*
 	 * Both ends are told of a cut one after the other, so a peer that is quick may have gone before the word reaches us. Whoever
 	 * leaves without a FIN is told of on the leash in any case, by the daemon that is there: wait for that, a little.
 	 */
-	if (r == 0 && error == -EPIPE && atomic_load(&lane->peer_gone) && lane->leash >= 0 && !atomic_load(&lane->leash_gone) &&
+	if (r == 0 && (error == -EPIPE || torn) && atomic_load(&lane->peer_gone) && lane->leash >= 0 && !atomic_load(&lane->leash_gone) &&
 	    !atomic_load(&lane->ended))
 		r = look_around(lane, CUT_WORD_NS);
 	if (r == 0)
 		r = atomic_load(&lane->ended);
 	if (r < 0)
 		return r;
-	return error == -EPIPE ? lane_fail(error, "the peer %s reads no more", lane->identity.service) :
-				 lane_fail(error, "the peer %s has sent all it had to send", lane->identity.service);
+	if (torn)
+		return lane_fail(-SEALANE_E_CUT, "the lane to %s broke: the link to the other host, or a daemon, went before the peer had said that it was at "
+						 "its end; connect again, and ask what has arrived", lane->identity.service);
+	return error == -EPIPE ? lane_fail(error, "the peer %s reads no more", lane->identity.service) : lane_sent_all(lane);
 }
 
 static bool spin_pays(struct lane_spin *s)

@@ -285,6 +285,18 @@ static inline uint64_t ring_rx_n_published(const struct ring_rx *rx)
 }
 
 /*
+ * ring_rx_has_fin() - is the last record that the peer published a RING_FIN, read or not? For any thread: nothing is looked at but what was set
+ * once and the peer's words, so it is as good as the peer. @start: as ring_rx_init()'s.
+ */
+static inline bool ring_rx_has_fin(const struct ring_rx *rx, uint64_t start)
+{
+	uint64_t last = start + ring_rx_n_published(rx) - 1;
+	uint64_t word = atomic_load_explicit(&rx->descs[last & rx->desc_mask], memory_order_acquire);
+
+	return word >> 48 == ring_lap(last, rx->lap_shift) && (word & (uint64_t)RING_FIN << 32);
+}
+
+/*
  * ring_rx_peek() - the next record, which stays until ring_rx_release(); peeking again gives it again.
  * When there is none, all room goes back to the producer (ring_rx_check_producer() before sleeping), and the line where the next
  * payload will lie is asked for: it then travels together with its descriptor, not after it.

@@ -86,7 +86,7 @@ static void texts(void)
 	options.dir = "/nonexistent";
 	EXPECT(sealane_connect(&lane, "redis", &options) == -SEALANE_E_NO_DAEMON && lane == NULL);
 	EXPECT(strstr(sealane_last_error(), "/nonexistent/control.sock") != NULL);
-	EXPECT(strcmp(sealane_strerror(-SEALANE_E_CUT), "the daemon cut the lane") == 0);
+	EXPECT(strcmp(sealane_strerror(-SEALANE_E_CUT), "the lane was cut: by the daemon, or with its link") == 0);
 	EXPECT(strcmp(sealane_strerror(-EPIPE), "Broken pipe") == 0);
 	EXPECT(sealane_strerror(-4000) != NULL && sealane_strerror(0) != NULL && sealane_strerror(INT32_MIN) != NULL);
 	EXPECT(sealane_version()[0] == '0');

@@ -355,7 +355,7 @@ class Errors(unittest.TestCase):
             sealane.connect("redis", kind=77)
 
     def test_texts(self):
-        self.assertEqual(sealane.strerror(-4097), "the daemon cut the lane")
+        self.assertEqual(sealane.strerror(-4097), "the lane was cut: by the daemon, or with its link")
         self.assertRegex(sealane.version(), r"^\d+\.\d+\.\d+$")
         self.assertIsInstance(sealane.last_error(), str)
 

@@ -9,6 +9,7 @@
  *   lanetool count SERVICE                        sends 1, 2, 3 ... as fast as it can (for kill tests)
  *   lanetool sum SERVICE                          takes lanes one after the other, checks that 1, 2, 3 ... come in order
  *   lanetool mirror SERVICE                       sends streams back, one lane after the other
+ *   lanetool hear SERVICE                         one byte there and back, then only reads a stream until it ends; prints how
  *   lanetool pour SERVICE N                       N bytes there and back at the same time; prints the hash if both have the same
  *
  * Exit status: 0; 1: failed, with sealane_last_error() on standard error; 3: the lane was cut.
@@ -324,6 +325,31 @@ static int mirror(const char *service, struct sealane_options o)
 	}
 }
 
+static int hear(const char *service, struct sealane_options o)
+{
+	struct sealane_lane *lane;
+	ssize_t n;
+	char byte = 'x';
+	int r;
+
+	o.kind = SEALANE_STREAM;
+	r = sealane_connect(&lane, service, &o);
+	if (r < 0)
+		return failed("connect", r);
+	n = sealane_write(lane, &byte, 1, SECOND);
+	if (n == 1)
+		n = sealane_read(lane, &byte, 1, 10 * SECOND);
+	if (n != 1)
+		return failed("hear", (int)n);
+	print_peer("to", lane);
+	while ((n = sealane_read(lane, g_buf, sizeof(g_buf), SEALANE_FOREVER)) > 0)
+		;
+	if (n < 0)
+		return failed("hear", (int)n);
+	puts("end");
+	return 0;
+}
+
 static uint64_t hash(uint64_t h, const char *bytes, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -408,8 +434,10 @@ int main(int argc, char **argv)
 		return sum(service, o);
 	if (strcmp(verb, "mirror") == 0)
 		return mirror(service, o);
+	if (strcmp(verb, "hear") == 0)
+		return hear(service, o);
 	if (strcmp(verb, "pour") == 0)
 		return pour(service, o, (size_t)n);
-	fprintf(stderr, "usage: lanetool serve|ping|talk|hold|fair|count|sum|mirror|pour SERVICE [N [M]]\n");
+	fprintf(stderr, "usage: lanetool serve|ping|talk|hold|fair|count|sum|mirror|hear|pour SERVICE [N [M]]\n");
 	return 2;
 }

@@ -162,6 +162,45 @@ test_deaths() {
 	check "a new porter serves" within 10 back
 }
 
+# Both ends only read a stream. Whatever goes between them, neither may take it for the end; nor the end for anything else.
+hearing() { # NAME - as talking()
+	N_ENDED=$(grep -c 'stream ended' "$HOSTS_DIR/b/c/tools/out" || true)
+	on a ctr_exec web $TOOL hear stream >"$T/$1" 2>&1 &
+	TALK=$!
+	within 10 grep -q 'to default/stream' "$T/$1" || fail "$1 hears: $(cat "$T/$1")"
+}
+far_ended() { [ "$(grep -c 'stream ended' "$HOSTS_DIR/b/c/tools/out")" -gt "$N_ENDED" ]; }
+both_cut() { # NAME WHAT
+	ended "$1" "$TALK" "$2: the reader is told" 5000
+	check_equal "no end, but a cut" 3 "$RC"
+	check_match "with words about it" 'link|host|daemon' "$(cat "$T/$1")"
+	check "so is the one at the far end" within 5 far_ended
+	check_match "of a cut as well" 'ended: the lane was cut' "$(grep 'stream ended' "$HOSTS_DIR/b/c/tools/out" | tail -1)"
+}
+test_broken() {
+	hearing dies
+	kill -KILL "$(on a own_pid "^$TOOL hear stream")"
+	wait "$TALK" || true
+	check "a client killed: its server hears an end" within 3 far_ended
+	check_match "an end in order, as on one host" 'ended: in order' "$(grep 'stream ended' "$HOSTS_DIR/b/c/tools/out" | tail -1)"
+	hearing near_linker
+	kill -KILL "$(on a role_pid linker)"
+	both_cut near_linker "the linker of its host killed"
+	within 10 back || fail "the next linker serves"
+	hearing far_linker
+	kill -KILL "$(on a role_pid porter)"
+	porter_is_back() { [ -n "$(on a role_pid porter)" ] && back; }
+	within 10 porter_is_back || fail "the next porter serves"
+	kill -KILL "$(on b role_pid linker)"
+	both_cut far_linker "a new porter, then the far linker killed"
+	within 10 back || fail "the next far linker serves"
+	hearing far_daemon
+	on b host_kill TERM
+	both_cut far_daemon "the far daemon told to stop"
+	on b host_start
+	within 20 back || fail "the daemon that came back serves"
+}
+
 test_many() {
 	local out
 	out=$(on a tool web hold echo 200 1 2>&1) || true
@@ -194,6 +233,6 @@ test_partition() {
 	wait "$TALK" || true
 }
 
-for t in ${TESTS:-main_job who_may cuts deaths many nearest partition}; do
+for t in ${TESTS:-main_job who_may cuts deaths broken many nearest partition}; do
 	"test_$t"
 done
