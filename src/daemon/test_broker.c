@@ -166,7 +166,7 @@ static void test_survives_restart(void **state)
 	memset(h->route, 0xff, sizeof(h->route));
 	host_start(h);
 	send_config(h, g_test_config);
-	serve(h, 300);
+	serve(h, CALM_MS);
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_int_not_equal(h->route[lid_of(h, "web")], ROLE_ROUTE_DIRECT); /* the run-time deny still holds */
 	assert_int_equal(http(h, "DELETE", "/v1/intentions?source=web&destination=redis", ""), 200);
@@ -184,7 +184,7 @@ static void test_accepted_before_enrolled_again(void **state)
 	h->resolve_wid = wid_of(h, "audit");
 	host_start(h);
 	send_config(h, g_test_config);
-	serve(h, 300);
+	serve(h, CALM_MS);
 	connect_as(h, "audit", 1, 12);
 	answer_enrol(h, &h->held_enrol);
 	answer_resolve(h, h->held_resolve);
@@ -203,13 +203,13 @@ static void test_inherited_lanes(void **state)
 	host_stop(h);
 	host_start(h);
 	send_config(h, g_test_config);
-	serve(h, 300);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_cuts, 0);
 	host_stop(h);
 	host_start(h);
 	send_config(h, "workload cache { services = [redis] }\nservice redis {}\nservice web { upstream redis {} }\n"
 		       "intention { source = web destination = redis action = allow strict = true }\n");
-	serve(h, 300);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_cuts, 1);
 	assert_int_equal(h->last_cut.wid, wid_of(h, "web"));
 }
@@ -303,11 +303,11 @@ static void test_reload_without_the_workload(void **state)
 	enrol(h, "web", 11);
 	wid = wid_of(h, "web");
 	send_config(h, "workload cache { services = [redis] }\nservice redis {}\n");
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_cuts, 1);
 	assert_int_equal(h->n_removed, 2); /* audit and intruder; web's container still holds its directory */
 	send_config(h, g_test_config);
-	serve(h, 300);
+	serve(h, CALM_MS);
 	assert_int_equal(wid_of(h, "web"), wid);
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_non_null(strstr(g_answer, "running"));
@@ -329,7 +329,7 @@ static void test_burst(void **state)
 		serve(h, 1);
 		assert_int_equal(chan_flush(&h->gate), 0);
 	}
-	serve(h, 300);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_go, 2); /* open_lanes = 2 */
 	assert_int_equal(h->n_refuse, 998);
 	assert_in_range(h->n_connects, 2, 64);
@@ -350,7 +350,7 @@ static void test_gate_dies_in_between(void **state)
 		assert_int_equal(chan_flush(&h->gate), 0);
 	h->resolve_wid = wid_of(h, "intruder");
 	chan_close(&h->gate);
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
 	start_gate(h);
 	serve(h, 100);
@@ -371,7 +371,7 @@ static void test_bad_first_config(void **state)
 	assert_int_equal(WEXITSTATUS(status), 78);
 	host_start(h);
 	send_config(h, g_test_config);
-	serve(h, 200);
+	serve(h, CALM_MS);
 }
 
 static void test_malformed_messages(void **state)
@@ -392,7 +392,7 @@ static void test_malformed_messages(void **state)
 	assert_true(WIFEXITED(status)); /* without a warden it ends, in order */
 	host_start(h);
 	send_config(h, g_test_config);
-	serve(h, 200);
+	serve(h, CALM_MS);
 }
 
 int main(void)

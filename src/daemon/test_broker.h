@@ -94,7 +94,11 @@ void answer_lend(struct host *h);
 void answer_enrol(struct host *h, const struct role_msg *m);
 void answer_resolve(struct host *h, uint32_t seq);
 
-/* serve() - answer whatever comes until nothing came for @quiet_ms. */
+/*
+ * serve() - answer whatever comes until nothing came for @quiet_ms, and the broker sleeps. CALM_MS is enough where no timer of its own
+ * is waited for but that of announcements: that it works is seen, however long it takes.
+ */
+enum { CALM_MS = 70 };
 void serve(struct host *h, int quiet_ms);
 
 /* http() - one request at the admin socket while we go on playing the others. Return: the HTTP status. */

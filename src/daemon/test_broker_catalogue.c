@@ -132,7 +132,7 @@ static void start(struct host *h)
 
 	snprintf(text, sizeof(text), "%s%s", g_cluster, g_test_config);
 	send_config(h, text);
-	serve(h, 200);
+	serve(h, CALM_MS);
 	open_role(h);
 }
 
@@ -354,7 +354,7 @@ static void test_the_disk(void **state)
 	assert_int_equal(host_start(h), 0);
 	snprintf(text, sizeof(text), "%s%s", g_cluster, g_test_config);
 	send_config(h, text);
-	serve(h, 300);
+	serve(h, CALM_MS);
 	assert_decided(h, "allow", "cluster");
 	assert_answer(h, "/v1/hosts", "\"10.0.0.2:7443\"", true);
 	/* What is deleted meanwhile goes when the same data says so. */
@@ -364,7 +364,7 @@ static void test_the_disk(void **state)
 	/* Not configured any more: nothing is left. */
 	range(h, 3, 9, EPOCH_1, ALLOW);
 	send_config(h, g_test_config);
-	serve(h, 300);
+	serve(h, CALM_MS);
 	assert_decided(h, "deny", "");
 	assert_answer(h, "/v1/status", "\"catalogue\":null", true);
 }
@@ -403,7 +403,7 @@ static void test_orders(void **state)
 	assert_int_equal(http(h, "POST", "/v1/intentions", body), 404);
 	start(h);
 	chan_close(&g_role.chan);
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(http(h, "POST", "/v1/intentions", body), 503);
 	assert_int_equal(http(h, "DELETE", "/v1/intentions?source=web&destination=redis&cluster=1", ""), 404);
 	assert_int_equal(http(h, "POST", "/v1/catalogue/restore", ""), 409);

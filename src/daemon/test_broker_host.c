@@ -501,7 +501,7 @@ int setup(void **state)
 	*state = h;
 	host_start(h);
 	send_config(h, g_test_config);
-	serve(h, 300);
+	serve(h, CALM_MS);
 	return 0;
 }
 
@@ -551,7 +551,7 @@ int http(struct host *h, const char *method, const char *path, const char *body)
 		 path, strlen(body), body);
 	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
 	do /* what it waits for may be a timer of its own */
-		serve(h, 150);
+		serve(h, CALM_MS);
 	while (poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0) == 0 && clock_ns() < give_up_ns);
 	memset(g_answer, 0, sizeof(g_answer));
 	assert_true(read(fd, g_answer, sizeof(g_answer) - 1) > 0);
@@ -603,7 +603,7 @@ void connect_as(struct host *h, const char *workload, uint32_t cid, unsigned cgr
 
 	m.u.accept = (struct role_accept){ .cid = cid, .lid = lid_of(h, workload), .pid = 1, .cgroup_id = cgroup_id };
 	tell(&h->gate, &m, -1);
-	serve(h, 150);
+	serve(h, CALM_MS);
 }
 
 void assert_told(const char *a, const char *b)

@@ -95,7 +95,10 @@ static const struct role_msg *next_told(struct host *h, uint32_t type)
 static const struct role_msg *want_told(struct host *h, uint32_t type)
 {
 	const struct role_msg *m = next_told(h, type);
+	uint64_t give_up_ns = clock_ns() + UINT64_C(5000000000);
 
+	for (; !m && clock_ns() < give_up_ns; m = next_told(h, type))
+		serve(h, CALM_MS); /* a timer of the broker's may have to come first */
 	if (!m)
 		fail_msg("the linker was not told %s", role_msg_name(type));
 	return m;

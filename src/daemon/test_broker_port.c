@@ -116,10 +116,10 @@ static void test_control_sockets(void **state)
 	assert_int_equal(h->n_controls, 4);
 	assert_true(h->porter_listens[web]);
 	send_config(h, "workload cache { services = [redis] }\nservice redis {}\n");
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(h->control_lid[web], 0);
 	send_config(h, g_test_config);
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_true(h->porter_listens[web]);
 	start_porter(h);
 	serve(h, 100);
@@ -351,7 +351,7 @@ static void test_cut_by_reload(void **state)
 	open_lane(h, 11);
 	send_config(h, "workload cache { services = [redis] }\nservice redis { offer = false }\nservice web { upstream redis {} }\n"
 		       "intention { source = web destination = redis action = allow }\n");
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_porter_cut, 1);
 	assert_no(h, 1, -EACCES, "does not let this workload offer");
 	listen_as(h, "cache", 2, CONTROL_STREAM, "redis");
@@ -366,7 +366,7 @@ static void test_porter_restart(void **state)
 	want(h, "web", 12, "redis"); /* an offer: gone with the porter */
 	give_kept(h);
 	start_porter(h);
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_adopts, 2);
 	assert_int_equal(n_kept(h), 2);
 	want(h, "web", 13, "redis");
@@ -388,7 +388,7 @@ static void test_porter_restart_without_copies(void **state)
 	open_lane(h, 11);
 	assert_int_equal(n_kept(h), 2);
 	start_porter(h);
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_adopts, 0);
 	assert_int_equal(n_kept(h), 0);
 	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
@@ -409,7 +409,7 @@ static void test_denied_without_porter(void **state)
 	assert_int_equal(h->n_porter_cut, 0);
 	give_kept(h);
 	start_porter(h);
-	serve(h, 200);
+	serve(h, CALM_MS);
 	assert_int_equal(h->n_adopts, 2);
 	assert_int_equal(h->n_porter_cut, 1);
 }
@@ -420,7 +420,7 @@ static void restart(struct host *h, const char *config)
 	h->n_adopts = h->n_porter_cut = 0;
 	host_start(h);
 	send_config(h, config);
-	serve(h, 300);
+	serve(h, CALM_MS);
 }
 
 static void test_adoption(void **state)
