@@ -104,6 +104,13 @@ enum {
 	 */
 	LIMIT_CA_ISSUED_HOUR = 2 * LIMIT_SERVICES,
 	LIMIT_CA_ISSUED_HOST = 2 * LIMIT_SERVICES,
+	/*
+	 * How often one host may ask the authority: at once, as a host with many services does when it joins; then in a second, which is a little more
+	 * than LIMIT_CA_ISSUED_HOUR in an hour. And how many of its questions are at the signer at a time.
+	 */
+	LIMIT_CA_ASKS_AT_ONCE = 256,
+	LIMIT_CA_ASKS_S = 5,
+	LIMIT_CA_ASKS_OF_ONE = 64,
 	LIMIT_REVOKED = 65536,
 	/* How old the authority's list may be at a member, seconds, before that is told: it is asked for every 30 s. */
 	LIMIT_CA_LIST_AGE_S = 180,

@@ -8,9 +8,9 @@
  *   who asks?                            the host that the linker names, from its certificate; and that is not believed before the signer
  *                                        has checked the question's signature by the key which the host joined with (BS_VERIFY). A host
  *                                        that joins proves its question by the token's key
+ *   does it ask too often?               broker_book.c: questions, before their signatures; then certificates
  *   is it revoked?                       the host, or the service's SPIFFE ID
  *   may it?                              the host's most specific grant that means the service
- *   does it ask too often?               broker_book.c
  *   does it hold the key?                the signer checks the proof before it signs (BS_ISSUE)
  *
  * A token is used up before its certificate is made: two that come at the same moment get one certificate. Who comes with a wrong
@@ -442,6 +442,7 @@ static void on_question_checked(struct broker *b, void *arg, const struct role_s
 
 	fd_cleanup(&fd);
 	g_authority.n_asks--;
+	book_answered(a->host);
 	if (g_authority.starts[a->linker] != a->start)
 		; /* nobody's any more */
 	else if (r->error == -EKEYREJECTED || r->error == -EINVAL)
@@ -464,14 +465,23 @@ static void check_asker(struct broker *b, const struct asker *k, const struct ca
 	struct role_msg m = { .type = BS_VERIFY };
 	struct state_asker known;
 	struct asking *a;
+	const char *error;
+	char why[256];
 	int r = state_find_asker(b->state, k->host, &known);
 
 	if (r == -ENOENT) {
 		refuse(b, k, "denied", "the authority does not know by which key this host asks: `sealane join --again` there, with a new token");
 		return;
 	}
+	error = r == 0 ? book_admits(b, k->host, why, sizeof(why)) : NULL;
+	if (error) {
+		answer(b, k->linker, k->req, json_pack("{s:s,s:s}", "error", error, "why", why)); /* told as ca.limit, not each time */
+		return;
+	}
 	a = r == 0 ? malloc(sizeof(*a)) : NULL;
 	if (!a) {
+		if (r == 0)
+			book_answered(k->host);
 		refuse(b, k, "failed", "the authority's state directory or memory failed; ask again soon");
 		return;
 	}

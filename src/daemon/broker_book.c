@@ -3,6 +3,8 @@
  * stands what keeps that from costing others anything:
  *
  *   each certificate is known to be the host's by its serial   so that revoking the host is one entry, not one for each (core/revoked.h)
+ *   LIMIT_CA_ASKS_AT_ONCE, then LIMIT_CA_ASKS_S a second   more is refused before its signature is looked at, and told once an hour as ca.limit
+ *   LIMIT_CA_ASKS_OF_ONE at the signer at a time            so that others find room there; they ask again
  *   LIMIT_CA_ISSUED_HOUR in an hour                            more is refused, and told once an hour as ca.limit
  *   LIMIT_CA_ISSUED_HOST rows                                  the oldest of one host leave the book; they stay good, and revoked with the host
  *   what is over leaves the book                               once a minute
@@ -19,6 +21,7 @@
 #include "daemon/broker_int.h"
 
 #include "core/base64.h"
+#include "core/bucket.h"
 
 #include <stdio.h>
 #include <sys/random.h>
@@ -34,6 +37,9 @@ struct issuer {
 	uint64_t since_ns; /* of the hour that is counted */
 	unsigned n;	   /* in it */
 	bool told;	   /* in it: ca.limit */
+	bool told_hurry;   /* in it: the same, for questions */
+	unsigned n_asks;   /* at the signer now */
+	struct bucket asks;
 	bool grew;	   /* since the book was tidied */
 	char host[LIMIT_NAME_SIZE];
 	UT_hash_handle hh;
@@ -60,7 +66,7 @@ static void forget_issuers(const struct broker *b)
 	uint64_t now = clock_ns();
 
 	HASH_ITER(hh, g_book.issuers, i, tmp) {
-		if (i->grew || now - i->since_ns < window_ns(b))
+		if (i->grew || i->n_asks > 0 || now - i->since_ns < window_ns(b))
 			continue;
 		HASH_DEL(g_book.issuers, i);
 		free(i);
@@ -80,8 +86,59 @@ static struct issuer *issuer_of(const char *host)
 		return NULL;
 	}
 	i->since_ns = clock_ns();
+	bucket_init(&i->asks, LIMIT_CA_ASKS_S, LIMIT_CA_ASKS_AT_ONCE, i->since_ns);
 	HASH_ADD_STR(g_book.issuers, host, i);
 	return i;
+}
+
+static void begin_hour(const struct broker *b, struct issuer *i)
+{
+	uint64_t now = clock_ns();
+
+	if (now - i->since_ns < window_ns(b))
+		return;
+	i->since_ns = now;
+	i->n = 0;
+	i->told = i->told_hurry = false;
+}
+
+static const char *no_memory(const char *host, char *why, size_t size)
+{
+	snprintf(why, size, "the authority has no memory to count what host %.63s asks for", host);
+	return "failed";
+}
+
+const char *book_admits(struct broker *b, const char *host, char *why, size_t size)
+{
+	struct issuer *i = issuer_of(host);
+
+	if (!i)
+		return no_memory(host, why, size);
+	begin_hour(b, i);
+	if (i->n_asks >= LIMIT_CA_ASKS_OF_ONE) {
+		snprintf(why, size, "%d questions of host %.63s wait already; ask again soon", LIMIT_CA_ASKS_OF_ONE, host);
+		return "busy";
+	}
+	if (bucket_available(&i->asks, clock_ns()) == 0) {
+		snprintf(why, size, "host %.63s asks too often: %d questions in a second are answered, and %d at once; ask again soon", host, LIMIT_CA_ASKS_S,
+			 LIMIT_CA_ASKS_AT_ONCE);
+		if (!i->told_hurry)
+			log_warn("ca.limit", LOG_STR("host", host), LOG_U64("issued", i->n), LOG_STR("why", why));
+		i->told_hurry = true;
+		return "busy";
+	}
+	bucket_take(&i->asks, 1);
+	i->n_asks++;
+	return NULL;
+}
+
+void book_answered(const char *host)
+{
+	struct issuer *i;
+
+	HASH_FIND_STR(g_book.issuers, host, i);
+	if (i && i->n_asks > 0)
+		i->n_asks--;
 }
 
 static const char *refuse_more(const struct broker *b, struct issuer *i, char *why, size_t size)
@@ -97,17 +154,10 @@ static const char *refuse_more(const struct broker *b, struct issuer *i, char *w
 const char *book_refuses(struct broker *b, const char *host, char *why, size_t size)
 {
 	struct issuer *i = issuer_of(host);
-	uint64_t now = clock_ns();
 
-	if (!i) {
-		snprintf(why, size, "the authority has no memory to count what host %.63s asks for", host);
-		return "failed";
-	}
-	if (now - i->since_ns >= window_ns(b)) {
-		i->since_ns = now;
-		i->n = 0;
-		i->told = false;
-	}
+	if (!i)
+		return no_memory(host, why, size);
+	begin_hour(b, i);
 	if (i->n >= LIMIT_CA_ISSUED_HOUR)
 		return refuse_more(b, i, why, size);
 	i->n++;

@@ -143,6 +143,12 @@ static bool is_good(const struct ca_pair *p)
 	return is_valid_now(p) && !revoked_find(p->svid.spiffe_id, p->svid.serial, p->svid.not_before);
 }
 
+/* A service's: this host's own goes on to be shown, or it could never hear that it is revoked no longer. */
+static bool is_taken_back(const struct credential *c)
+{
+	return !is_host(c) && c->now.pem && revoked_find(c->now.svid.spiffe_id, c->now.svid.serial, c->now.svid.not_before);
+}
+
 /* ------------------------------------------------------------------ what linkers are told */
 
 void ca_forget_key(struct broker *b, uint32_t kid)
@@ -184,7 +190,7 @@ static void show_to(struct broker *b, const struct credential *c, uint32_t linke
 	struct role_msg m = { .type = BL_CREDENTIAL };
 	AUTO_FD fd = -1;
 
-	if (!c->now.loaded || !is_valid_now(&c->now) || (fd = ca_text_fd(c->now.pem, strlen(c->now.pem))) < 0)
+	if (!c->now.loaded || c->hidden || !is_valid_now(&c->now) || (fd = ca_text_fd(c->now.pem, strlen(c->now.pem))) < 0)
 		return;
 	m.u.credential = (struct role_credential){ .kid = is_host(c) ? 0 : c->now.kid, .not_after = c->now.svid.not_after };
 	memcpy(m.u.credential.spiffe_id, c->now.svid.spiffe_id, sizeof(m.u.credential.spiffe_id));
@@ -197,6 +203,28 @@ static void show_to(struct broker *b, const struct credential *c, uint32_t linke
 void ca_show(struct broker *b, const struct credential *c)
 {
 	show_to(b, c, ROLE_NO_ID);
+}
+
+/* Sessions and lanes that stand on it end with it, as they do at the other hosts when they hear of it. */
+void ca_on_revoked(struct broker *b)
+{
+	struct role_msg forget = { .type = BL_FORGET };
+	struct credential *c, *tmp;
+
+	HASH_ITER(hh, g_ca.credentials, c, tmp) {
+		bool hide = is_taken_back(c);
+
+		if (!c->now.loaded || hide == c->hidden)
+			continue;
+		c->hidden = hide;
+		forget.u.id.id = c->now.kid;
+		if (hide) {
+			link_tell_all(b, &forget, -1);
+		} else {
+			ca_show(b, c);
+			link_on_credential(b, &c->service);
+		}
+	}
 }
 
 static void hand_signer(struct broker *b, uint32_t linker)
@@ -292,6 +320,7 @@ static int keep(struct broker *b, const struct credential *c, const struct ca_pa
 static void in_use(struct broker *b, struct credential *c)
 {
 	c->now.loaded = true;
+	c->hidden = is_taken_back(c);
 	ca_show(b, c);
 	if (!is_host(c))
 		link_on_credential(b, &c->service);
@@ -708,6 +737,7 @@ static void change_source(struct broker *b, bool external)
 		free(c);
 	}
 	free(take_ptr(g_ca.roots_pem));
+	g_ca.generation++;
 	g_ca.member = false;
 	g_ca.external = external;
 	g_ca.loaded = true;
@@ -778,6 +808,8 @@ static const char *why_none(const struct credential *c)
 		return "host_name or trust_domain is not what this host joined with: set it back, or `sealane join --again TOKEN`";
 	if (!c)
 		return "it is no service of this host's configuration";
+	if (c->hidden)
+		return "it is revoked: `sealane ca unrevoke` on the authority takes that back, and `sealane ca ls` there lists what is";
 	if (c->now.pem && !is_valid_now(&c->now))
 		return "its certificate is not valid by this host's clock; `sealane ls certificates` says more";
 	return "it has no certificate yet; `sealane ls certificates` says why";
@@ -788,7 +820,7 @@ uint32_t ca_credential(struct broker *b, const struct service_name *service, con
 	char name[LIMIT_SERVICE_SIZE];
 	const struct credential *c = ca_find(service_name_format(name, service));
 
-	if (c && c->now.loaded && is_valid_now(&c->now) && !g_ca.disagrees)
+	if (c && c->now.loaded && !c->hidden && is_valid_now(&c->now) && !g_ca.disagrees)
 		return c->now.kid;
 	*why = why_none(c);
 	return ROLE_NO_ID;

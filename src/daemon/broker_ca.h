@@ -123,6 +123,7 @@ struct credential {
 	enum ca_failure failure;
 	char why[256];
 	bool told_expired;
+	bool hidden; /* a service's that is revoked: linkers do not have it */
 	UT_hash_handle hh;
 };
 
@@ -130,6 +131,7 @@ struct ca {
 	bool loaded;	   /* the state was read */
 	bool member;	   /* .membership is valid */
 	bool external;	   /* `certificates` is configured */
+	uint32_t generation; /* counted up when this host belongs to another authority: what was asked of the one before, or checked, counts no more */
 	bool disagrees;	   /* the configuration names this host, or the trust domain, otherwise than the membership */
 	struct state_membership membership; /* .roots is .roots_pem */
 	char *roots_pem;   /* owned; also of an external authority; NULL: none */
@@ -164,6 +166,8 @@ void ca_soon(struct broker *b);
 void ca_forget_key(struct broker *b, uint32_t kid);
 /* ca_show() - tell all linkers the credential in use. */
 void ca_show(struct broker *b, const struct credential *c);
+/* ca_on_revoked() - the list is another one: linkers have of this host's services what is not on it. */
+void ca_on_revoked(struct broker *b);
 /* ca_text_fd() - a memfd with @size bytes; -1: no memory. ca_read_fd(): back, NUL-terminated, owned; NULL: too large, or no memory. */
 int ca_text_fd(const char *text, size_t size);
 char *ca_read_fd(int fd, size_t max, size_t *ret_size);
@@ -254,6 +258,12 @@ int64_t authority_host_life_s(const struct broker *b);
 /* What is new is valid from so long ago, for clocks that are late. */
 enum { CA_BACKDATE_S = 300 };
 
+/*
+ * book_admits() - may a question of @host, which has joined, go to the signer? NULL: yes, and book_answered() when nothing of it is there any more; else the
+ * answer's error, and a line in @why.
+ */
+const char *book_admits(struct broker *b, const char *host, char *why, size_t size);
+void book_answered(const char *host);
 /* book_refuses() - may @host be given another certificate now? NULL: yes, and it is counted; else the answer's error, and a line in @why. */
 const char *book_refuses(struct broker *b, const char *host, char *why, size_t size);
 /* book_begin() - a serial and a notBefore for i->spiffe_id, to be issued to @host. Return: 0; -EIO; -ETIME: it would not be valid yet. */

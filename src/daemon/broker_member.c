@@ -49,6 +49,7 @@ struct asked {
 	uint8_t root[TOKEN_ROOT_SIZE];
 	char address[LIMIT_ADDRESS_SIZE], host[LIMIT_NAME_SIZE];
 	uint64_t deadline_ns;
+	uint32_t generation; /* of the authority that is asked */
 	asked_fn done;
 	void *arg;
 	UT_hash_handle hh;
@@ -72,7 +73,7 @@ static struct {
 /* For people: does the authority answer? Questions to join are another one's. */
 static void note_reached(const struct asked *a, enum ca_failure f, const char *why)
 {
-	if (a->mode == CA_JOIN || (f != CA_OK && f != CA_DENIED && f != CA_UNREACHABLE))
+	if (a->mode == CA_JOIN || a->generation != g_ca.generation || (f != CA_OK && f != CA_DENIED && f != CA_UNREACHABLE))
 		return;
 	if (f != CA_UNREACHABLE)
 		g_member.heard_unix_s = unix_now_s();
@@ -136,6 +137,7 @@ static void ask(struct broker *b, const struct asked *from, asked_fn done, void 
 	*a = *from;
 	a->req = ++g_member.last_req;
 	a->linker = linker;
+	a->generation = g_ca.generation;
 	a->done = done;
 	a->arg = arg;
 	HASH_ADD_INT(g_member.asked, req, a);
@@ -321,6 +323,10 @@ void member_on_answer(struct broker *b, const struct role_ca *m, int fd)
 
 	if (!a)
 		return;
+	if (a->mode != CA_JOIN && a->generation != g_ca.generation) {
+		end(b, a, CA_UNREACHABLE, "this host has joined another authority meanwhile", NULL);
+		return;
+	}
 	if (m->error) {
 		on_no_session(b, a, m);
 		return;
@@ -383,67 +389,72 @@ static void to_authority(struct broker *b, struct asked *a)
 			memcpy(a->address, h->addresses[LINK_FROM_CONFIG], sizeof(a->address));
 }
 
-/* A certificate that came, while it is checked. */
+/* A certificate that is asked for, and then checked. */
 struct renewed {
 	char name[LIMIT_SERVICE_SIZE];
-	char *pem; /* owned */
+	uint32_t kid; /* that it is asked for by: the credential of this name may be another authority's by then */
+	char *pem;    /* owned; NULL: it has not come yet */
 };
+
+static void renewed_free(struct renewed *n)
+{
+	free(n->pem);
+	free(n);
+}
+
+/* Who waits for it still; NULL: nobody. */
+static struct credential *waits_for(const struct renewed *n)
+{
+	struct credential *c = ca_find(n->name);
+
+	return c && c->renewing && c->next.kid == n->kid ? c : NULL;
+}
 
 static void on_checked(struct broker *b, void *arg, int error, const char *why)
 {
 	struct renewed *n = arg;
-	struct credential *c = ca_find(n->name);
+	struct credential *c = waits_for(n);
 
-	if (c && c->renewing) {
+	if (c) {
 		if (error == 0)
 			(void)ca_take(b, c, n->pem); /* a failure is told and tried again there */
 		else
 			ca_failed(b, c, error == -EKEYREJECTED ? CA_MALFORMED : CA_SIGNER, why);
 		ca_soon(b);
 	}
-	free(n->pem);
-	free(n);
-}
-
-static void check_renewed(struct broker *b, struct credential *c, const char *pem)
-{
-	struct renewed *n = calloc(1, sizeof(*n));
-
-	if (!n || !(n->pem = strdup(pem))) {
-		free(n);
-		ca_failed(b, c, CA_SIGNER, "the daemon has no memory");
-		return;
-	}
-	memcpy(n->name, c->name, sizeof(n->name));
-	roots_check_certificate(b, n->pem, on_checked, n);
+	renewed_free(n);
 }
 
 static void on_renewed(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
 {
-	struct credential *c = ca_find(arg);
+	struct renewed *n = arg;
+	struct credential *c = waits_for(n);
 
-	free(arg);
-	if (!c || !c->renewing)
+	if (c && f == CA_OK && (n->pem = strdup(a->certificate))) {
+		roots_check_certificate(b, n->pem, on_checked, n);
 		return;
-	if (f == CA_OK)
-		check_renewed(b, c, a->certificate);
-	else
-		ca_failed(b, c, f, why);
-	ca_soon(b);
+	}
+	if (c) {
+		ca_failed(b, c, f == CA_OK ? CA_SIGNER : f, f == CA_OK ? "the daemon has no memory" : why);
+		ca_soon(b);
+	}
+	renewed_free(n);
 }
 
 void member_renew(struct broker *b, struct credential *c)
 {
 	struct asked a = { .kid = c->next.kid, .q = { .op = c->service.name[0] ? CA_OP_SERVICE : CA_OP_HOST, .service = c->service } };
-	char *name = strdup(c->name);
+	struct renewed *n = calloc(1, sizeof(*n));
 
-	if (!name) {
+	if (!n) {
 		ca_failed(b, c, CA_SIGNER, "the daemon has no memory");
 		return;
 	}
+	memcpy(n->name, c->name, sizeof(n->name));
+	n->kid = c->next.kid;
 	memcpy(a.q.key, c->next.svid.point, sizeof(a.q.key));
 	to_authority(b, &a);
-	ask(b, &a, on_renewed, name);
+	ask(b, &a, on_renewed, n);
 }
 
 static void list_asked(enum ca_failure f, const char *why)
@@ -570,7 +581,21 @@ static int drop_certificates(struct broker *b)
 	return r;
 }
 
-static int join_keep(struct broker *b, struct join *j, const struct ca_answer *a, const struct state_membership *m)
+/* Does the token name a root of the authority that this host belongs to? Then what that one has told stays the least that this host believes. */
+static bool is_same_authority(const struct join *j, const struct state_membership *m)
+{
+	uint8_t print[SHA256_SIZE];
+
+	if (!g_ca.member || !g_ca.roots_pem || strcmp(g_ca.membership.trust_domain, m->trust_domain) != 0)
+		return false;
+	for (const char *at = g_ca.roots_pem; at; at = svid_rest(at, strlen(at)))
+		if (svid_fingerprint(print, at, strlen(at)) == 0 && memcmp(print, j->token.root, sizeof(print)) == 0)
+			return true;
+	return false;
+}
+
+/* @same: m->revoked is the version of the list that is there, which stays with its time. */
+static int join_keep(struct broker *b, struct join *j, const struct ca_answer *a, const struct state_membership *m, bool same)
 {
 	struct state_certificate s = { .name = "host", .issued_unix_s = unix_now_s(), .pem = a->certificate };
 	int r = state_begin(b->state);
@@ -578,12 +603,12 @@ static int join_keep(struct broker *b, struct join *j, const struct ca_answer *a
 	if (r < 0)
 		return r;
 	memcpy(s.key, j->c.next.key, sizeof(s.key));
-	r = state_clear_revoked(b->state);
+	r = same ? 0 : state_clear_revoked(b->state);
 	if (r == 0)
 		r = drop_certificates(b);
 	if (r == 0)
 		r = state_put_membership(b->state, m);
-	if (r == 0)
+	if (r == 0 && !same)
 		r = state_put_time(b->state, STATE_TIME_LIST, 0);
 	if (r == 0)
 		r = state_put_certificate(b->state, &s);
@@ -602,6 +627,7 @@ static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char
 	struct state_membership m = {};
 	struct svid s;
 	uint32_t kid;
+	bool same;
 
 	if (f != CA_OK) {
 		(void)join_no(b, j, f == CA_DENIED ? "the authority says no: %.300s" : "the authority could not be asked: %.300s", why);
@@ -614,7 +640,10 @@ static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char
 	memcpy(m.authority, j->token.host, sizeof(m.authority));
 	memcpy(m.address, j->token.address, sizeof(m.address));
 	m.roots = a->roots;
-	if (join_keep(b, j, a, &m) < 0) {
+	same = is_same_authority(j, &m);
+	if (same)
+		m.revoked = g_ca.membership.revoked;
+	if (join_keep(b, j, a, &m, same) < 0) {
 		(void)join_no(b, j, "the state directory does not take the certificate: is its disk full? Then join with a new token");
 		return;
 	}

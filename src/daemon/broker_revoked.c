@@ -74,6 +74,7 @@ int revoked_reload(struct broker *b)
 	}
 	revoked_list_free(g_revoked);
 	g_revoked = list;
+	ca_on_revoked(b);
 	ca_soon(b); /* what is revoked here is asked for anew */
 	return 0;
 }

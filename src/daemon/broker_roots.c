@@ -9,8 +9,11 @@
  *
  * A list is taken if it is of the same epoch and of a higher number, or of another epoch and made later: an epoch is a start of the authority, and
  * between two of them only the time tells which came first. That time is kept with the list (state_asker.c), so that a restart lets no older one
- * in. The list that is known already, made anew, says how late it is: when none has come that was made in the last LIMIT_CA_LIST_AGE_S,
+ * in, and stays when this host joins the same authority again. The first list of all has no earlier one that it could be compared with: it is one
+ * that was made in the last LIMIT_CA_LIST_AGE_S. The list that is known already, made anew, says how late it is: when none has come that was made in the last LIMIT_CA_LIST_AGE_S,
  * somebody keeps them back, or the authority cannot be reached, and that is told (`ca.stale`).
+ *
+ * A check takes a moment, in which this host may have joined another authority: then what comes of it is dropped (g_ca.generation).
  *
  * Signatures are checked by the signer (BS_VERIFY): a point, a digest, a signature, each of a fixed size. Here no key is, and no
  * library that could check one.
@@ -41,6 +44,7 @@ static struct {
 struct check {
 	struct roots_signed what;
 	size_t n; /* which root is tried */
+	uint32_t generation;
 	roots_fn fn;
 	void *arg;
 };
@@ -67,6 +71,8 @@ static void check_end(struct broker *b, struct check *c, int error, const char *
 	free(c);
 }
 
+static const char g_overtaken[] = "this host has joined another authority meanwhile";
+
 static void try_next(struct broker *b, struct check *c);
 
 static void on_verified(struct broker *b, void *arg, const struct role_signed *r, int fd)
@@ -74,7 +80,9 @@ static void on_verified(struct broker *b, void *arg, const struct role_signed *r
 	struct check *c = arg;
 
 	fd_cleanup(&fd);
-	if (r->error == 0) {
+	if (c->generation != g_ca.generation) {
+		check_end(b, c, -ESTALE, g_overtaken);
+	} else if (r->error == 0) {
 		check_end(b, c, 0, "");
 	} else if (r->error == -EKEYREJECTED || r->error == -EINVAL) {
 		c->n++;
@@ -108,7 +116,7 @@ void roots_check(struct broker *b, const struct roots_signed *what, roots_fn fn,
 		fn(b, arg, -ENOMEM, "the daemon has no memory");
 		return;
 	}
-	*c = (struct check){ .what = *what, .fn = fn, .arg = arg };
+	*c = (struct check){ .what = *what, .generation = g_ca.generation, .fn = fn, .arg = arg };
 	try_next(b, c);
 }
 
@@ -158,6 +166,12 @@ static bool is_same(const struct ca_answer *a)
 	return a->version.epoch == have->epoch && a->version.counter == have->counter;
 }
 
+/* Nothing is known that it would have to be later than. */
+static bool is_first(void)
+{
+	return g_ca.membership.revoked.epoch == 0;
+}
+
 /* In force, and in the state before that. */
 static const char *put_in_force(struct broker *b, const struct ca_answer *a)
 {
@@ -191,7 +205,9 @@ static const char *take(struct broker *b, const struct ca_answer *a)
 		return "the list is of a time that has not come yet by this host's clock: set the clock here or at the authority";
 	if (!roots_are_sound(a->roots))
 		return "the roots in the list are no certificates on the curve P-256, or too many";
-	if (is_news(a))
+	if (is_first() && a->made_unix_s < unix_now_s() - LIMIT_CA_LIST_AGE_S)
+		why = "the first list is an old one, by this host's clock: somebody says it again, or the clock here or at the authority is to be set";
+	else if (is_news(a))
 		why = a->revoked ? put_in_force(b, a) : "the list is a new one, and its entries are missing";
 	else if (!is_same(a))
 		why = "the list is older than the one that this host has: somebody says it again, or the authority's clock was set back";
@@ -203,13 +219,16 @@ static const char *take(struct broker *b, const struct ca_answer *a)
 struct taking {
 	struct ca_answer a;
 	size_t n; /* which signature is tried */
+	uint32_t generation;
 	roots_fn fn;
 	void *arg;
 };
 
 static void taking_end(struct broker *b, struct taking *t, int error, const char *why)
 {
-	if (error && strcmp(g_roots.told, why) != 0) {
+	if (error == -ESTALE) {
+		; /* the authority that it is of is not this host's any more: nobody's fault */
+	} else if (error && strcmp(g_roots.told, why) != 0) {
 		snprintf(g_roots.told, sizeof(g_roots.told), "%s", why);
 		log_warn("ca.list_refused", LOG_STR("authority", g_ca.membership.authority), LOG_STR("why", why));
 	} else if (!error) {
@@ -226,6 +245,10 @@ static void on_signature(struct broker *b, void *arg, int error, const char *why
 {
 	struct taking *t = arg;
 
+	if (t->generation != g_ca.generation) {
+		taking_end(b, t, -ESTALE, g_overtaken);
+		return;
+	}
 	if (error == -EKEYREJECTED) {
 		t->n++;
 		try_signature(b, t);
@@ -262,7 +285,7 @@ void roots_take_list(struct broker *b, const struct ca_answer *a, roots_fn fn, v
 		fn(b, arg, -ENOMEM, "the daemon has no memory");
 		return;
 	}
-	*t = (struct taking){ .a = ca_answer_hold(a), .fn = fn, .arg = arg };
+	*t = (struct taking){ .a = ca_answer_hold(a), .generation = g_ca.generation, .fn = fn, .arg = arg };
 	try_signature(b, t);
 }
 

@@ -56,6 +56,10 @@ struct bed {
 	struct revoked_version list_version;
 	const char *list_entry, *list_roots;
 	uint32_t list_key; /* who signs it; 0: the root */
+	uint32_t join_root; /* whose certificates who joins gets, and who signs lists from then on; 0: the root */
+	uint32_t held_req;  /* of a question that is answered later, by this: */
+	char held[16384];
+	unsigned n_waiting; /* questions at a signer that answers none */
 	unsigned n_lists;  /* that this host had signed, as the authority */
 };
 
@@ -1166,10 +1170,17 @@ static void test_revoked_here(void **state)
 {
 	struct host *h = *state;
 	struct bed *t = h->test;
+	uint32_t web = shown(t, WEB)->kid;
 	unsigned before = t->n_issued;
 
 	take_back(h, "web@a", 200);
 	serve(h, 300);
+	assert_int_equal(t->forgotten, web); /* so what stands on it here ends */
+	assert_int_equal(t->n_bl_forget, 1);
+	t->n_credentials = 0;
+	start_linker(h); /* one that is new does not get it either */
+	serve(h, 300);
+	assert_int_equal(t->n_credentials, 2);
 	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
 	assert_told("\"name\":\"default/web\"", "\"state\":\"revoked\"");
 	assert_int_equal(t->n_issued, before);
@@ -1183,9 +1194,13 @@ static void test_revoked_here(void **state)
 	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
 	assert_null(strstr(g_answer, "\"revoked\""));
 	/* Taken back after it was refused: the old one is good again, and the refusal is not shown for ever. */
+	shown(t, WEB);
 	take_back(h, "redis@a", 200);
 	serve(h, 300);
+	t->n_credentials = 0;
 	give_back(h, "redis@a", 200);
+	serve(h, 200);
+	shown(t, "spiffe://sealane.local/ns/default/svc/redis");
 	for (int i = 0; i < 300 && t->n_issued == before + 1; i++)
 		serve(h, 100);
 	serve(h, 300);
@@ -1319,6 +1334,14 @@ static void ask_often(struct host *h, const char *peer, const char *text, unsign
 	assert_int_equal(t->n_answers, end);
 }
 
+/* A signer that does not come to it. */
+static void keep_waiting(struct host *h, const struct role_msg *m, int fd)
+{
+	struct bed *t = h->test;
+
+	t->n_waiting += m->type == BS_VERIFY;
+}
+
 static void test_a_host_that_asks_without_end(void **state)
 {
 	struct host *h = *state;
@@ -1327,17 +1350,15 @@ static void test_a_host_that_asks_without_end(void **state)
 
 	admit(h, "b", "[]");
 	admit(h, "c", "[]");
-	/* What is not signed by it costs it nothing. */
+	/* What is not signed by it costs it no certificate. */
 	question(h, CA_HOST, HOST_B, proven_text(&(struct ca_question){ .op = CA_OP_HOST }, "bad", 4242, NULL));
 	assert_refused(t, "denied", "not signed");
 	/* Whether it gets one or not: each costs the signer the same. */
-	ask_often(h, HOST_B, bad, LIMIT_CA_ISSUED_HOUR - 1);
-	question(h, CA_HOST, HOST_B, bad);
+	ask_often(h, HOST_B, bad, 10);
 	assert_refused(t, "malformed", "");
-	question(h, CA_HOST, HOST_B, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
-	assert_refused(t, "limit", "within an hour");
-	question(h, CA_HOST, HOST_B, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
-	assert_refused(t, "limit", "within an hour");
+	ask_often(h, HOST_B, bad, LIMIT_CA_ASKS_AT_ONCE + 200);
+	ask_often(h, HOST_B, bad, 64);
+	assert_refused(t, "busy", "asks too often");
 	/* Others are not kept from anything by that, and it may still ask what is revoked. */
 	question(h, CA_HOST, HOST_C, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
 	assert_non_null(strstr(t->answer, "\"certificate\""));
@@ -1346,6 +1367,19 @@ static void test_a_host_that_asks_without_end(void **state)
 	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
 	assert_then("ca.limit", "\"host\":\"b\"");
 	assert_null(strstr(strstr(g_answer, "\"ca.limit\"") + 1, "\"ca.limit\"")); /* once */
+	/* What waits at the signer, of one host; and others still come that far. */
+	h->play_signer = keep_waiting;
+	t->n_waiting = 0;
+	for (unsigned i = 0; i < LIMIT_CA_ASKS_OF_ONE; i++)
+		begin_question(h, CA_HOST, HOST_C, 9000 + i, bad);
+	serve(h, 500);
+	assert_int_equal(t->n_waiting, LIMIT_CA_ASKS_OF_ONE);
+	question(h, CA_HOST, HOST_C, bad);
+	assert_refused(t, "busy", "wait already");
+	serve(h, 1000);
+	begin_question(h, CA_HOST, HOST_B, 9999, bad);
+	serve(h, 300);
+	assert_int_equal(t->n_waiting, LIMIT_CA_ASKS_OF_ONE + 1);
 }
 
 /* The versions of a daemon that started again, perhaps on a restored database, are none that it gave before. */
@@ -1490,15 +1524,17 @@ static int give(const struct bed *t, const struct ca_question *q, const char *id
 	struct role_issue i = { .not_before = now - 300, .not_after = now + t->life_s, .serial = { 0x41, (uint8_t)t->n_opens } };
 	uint8_t secret[TOKEN_SECRET_SIZE], exporter[32], digest[32], mac[32];
 	struct token_known known;
-	char pem[4096];
+	char pem[4096], root[4096];
 	json_t *o;
 
 	memcpy(i.public_key, q->key, sizeof(i.public_key));
 	strcpy(i.spiffe_id, id);
+	g_signs = t->join_root ? t->join_root : g_signs;
 	certificate(pem, &i);
+	g_signs = t->join_root ? 1 : g_signs;
 	if (q->op != CA_OP_JOIN)
 		return write_json(json_pack("{s:s}", "certificate", pem), answer, size);
-	o = json_pack("{s:s,s:s,s:s}", "certificate", pem, "roots", root_pem(), "trust_domain", domain);
+	o = json_pack("{s:s,s:s,s:s}", "certificate", pem, "roots", root_of(root, t->join_root ? t->join_root : 1), "trust_domain", domain);
 	AUTO_FREE(char) body = json_dumps(o, JSON_COMPACT);
 	json_decref(o);
 	memset(secret, 0x42, sizeof(secret));
@@ -1537,7 +1573,10 @@ static void check_proofs(struct bed *t, const struct ca_question *q)
 static int give_list(const struct bed *t, const struct ca_question *q, char *answer, size_t size)
 {
 	const struct revoked_version version = t->list_version.epoch ? t->list_version : (struct revoked_version){ 7, 9 };
-	const char *entry = t->list_entry ? t->list_entry : "id:spiffe://sealane.local/host/x", *roots = t->list_roots ? t->list_roots : root_pem();
+	const char *entry = t->list_entry ? t->list_entry : "id:spiffe://sealane.local/host/x";
+	const uint32_t root = t->join_root ? t->join_root : 1;
+	char own[4096];
+	const char *roots = t->list_roots ? t->list_roots : root_of(own, root);
 	struct ca_list_signature s = {};
 	uint8_t digest[32];
 	struct sha256 sum;
@@ -1549,8 +1588,9 @@ static int give_list(const struct bed *t, const struct ca_question *q, char *ans
 	AUTO_FREE(char) body = ca_list_body(&version, (int64_t)time(NULL) + t->list_made_s, roots, digest);
 	sha256(digest, body, strlen(body));
 	ca_list_signed(digest, digest);
-	s.signature_size = sign_text(s.signature, t->list_key ? t->list_key : 1, digest);
-	assert_int_equal(svid_fingerprint(s.root, root_pem(), strlen(root_pem())), 0); /* whoever signs says that */
+	s.signature_size = sign_text(s.signature, t->list_key ? t->list_key : root, digest);
+	root_of(own, root);
+	assert_int_equal(svid_fingerprint(s.root, own, strlen(own)), 0); /* whoever signs says that */
 	o = ca_list_json(body, &s, 1);
 	if (revoked_version_supersedes(&version, &q->version))
 		json_object_set_new(o, "revoked", json_pack("[s]", entry));
@@ -1810,6 +1850,96 @@ static void test_list_must_be_newer(void **state)
 	restart(h, g_links);
 	assert_string_equal(told_version(h), "6-80");
 	assert_string_equal(t->revoked, "serial:0badcafe\n");
+}
+
+/* Joining again is no way to have this host forget what it knows; a first list is one of now. */
+static void test_list_outlives_joining_again(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct token other;
+	char text[TOKEN_TEXT_SIZE];
+
+	t->list_version = (struct revoked_version){ 6, 1 };
+	t->list_entry = "serial:0badcafe";
+	t->list_made_s = -LIMIT_CA_LIST_AGE_S - 30;
+	assert_int_equal(join(h, token_of_root(), ",\"again\":true"), 200);
+	serve(h, 500);
+	assert_string_equal(told_version(h), "7-9");
+	assert_string_equal(t->revoked, X_REVOKED);
+	assert_event(h, "ca.list_refused", "older than the one that this host has");
+	restart(h, g_links);
+	assert_string_equal(told_version(h), "7-9");
+	assert_string_equal(t->revoked, X_REVOKED);
+	/* Of another authority nothing is known yet. */
+	t->join_root = 2;
+	assert_int_equal(token_parse(&other, token_of_root()), 0);
+	AUTO_FREE(char) root = strdup(root_of((char[4096]){}, 2));
+	assert_int_equal(svid_fingerprint(other.root, root, strlen(root)), 0);
+	assert_int_equal(join(h, token_format(text, &other), ",\"again\":true"), 200);
+	serve(h, 500);
+	assert_string_equal(t->roots, root);
+	assert_string_equal(told_version(h), "0-0");
+	assert_string_equal(t->revoked, "");
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_non_null(strstr(g_answer, "the first list is an old one"));
+	t->list_made_s = -LIMIT_CA_LIST_AGE_S + 60;
+	restart(h, g_links);
+	assert_string_equal(told_version(h), "6-1");
+	assert_string_equal(t->revoked, "serial:0badcafe\n");
+}
+
+/* The list of one authority comes, and is being checked, while this host joins another one. */
+static void hold_list(struct host *h, const struct role_msg *m, int fd)
+{
+	struct role_msg list = { .type = LB_CA_ANSWER }, joined_ = { .type = LB_CA_ANSWER, .u.ca.req = m->u.ca.req };
+	struct bed *t = h->test;
+	struct ca_question q;
+	char text[16384];
+
+	if (m->type != BL_CA_ASK) {
+		play_linker(h, m, fd);
+		return;
+	}
+	read_text(fd, t->question, sizeof(t->question));
+	read_question(t, &q);
+	if (q.op == CA_OP_REVOKED && !t->held_req) {
+		t->held_req = m->u.ca.req;
+		give_list(t, &q, t->held, sizeof(t->held));
+	} else if (q.op == CA_OP_JOIN) {
+		AUTO_FD a = text_fd(t->held);
+		AUTO_FD b = -1;
+
+		t->join_root = 2;
+		good_authority(h, t, text, sizeof(text));
+		b = text_fd(text);
+		list.u.ca.req = t->held_req;
+		tell(&h->linker, &list, a);
+		tell(&h->linker, &joined_, b);
+	}
+}
+
+static void test_list_of_the_authority_before(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct token k;
+	char text[TOKEN_TEXT_SIZE], second[4096];
+
+	root_of(second, 2);
+	t->list_version = (struct revoked_version){ 7, 11 };
+	h->play_linker = hold_list;
+	restart(h, g_links);
+	assert_int_not_equal(t->held_req, 0);
+	assert_int_equal(token_parse(&k, token_of_root()), 0);
+	assert_int_equal(svid_fingerprint(k.root, second, strlen(second)), 0);
+	assert_int_equal(join(h, token_format(text, &k), ",\"again\":true"), 200);
+	serve(h, 500);
+	assert_string_equal(t->roots, second);
+	assert_string_equal(told_version(h), "0-0");
+	assert_string_equal(t->revoked, "");
+	restart(h, g_links);
+	assert_string_equal(t->roots, second);
 }
 
 /* Who keeps lists back, or says an old one again, is found out by their time. */
@@ -2093,6 +2223,8 @@ int main(void)
 		CA_TEST(test_join_while_linker_dies, setup_member),
 		CA_TEST(test_list_must_be_signed, setup_member),
 		CA_TEST(test_list_must_be_newer, setup_member),
+		CA_TEST(test_list_outlives_joining_again, setup_member),
+		CA_TEST(test_list_of_the_authority_before, setup_member),
 		CA_TEST(test_list_gets_old, setup_member),
 		CA_TEST(test_certificate_must_be_signed, setup_member),
 		CA_TEST(test_where_the_authority_is, setup_member),
