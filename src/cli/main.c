@@ -69,7 +69,9 @@ static const struct cli_verb g_verbs[] = {
 	  "  --address            where this host is reached; without it as configured\n"
 	  "  --after TIME         when the new root begins to sign; without it after the life of a host's certificate\n"
 	  "  --now                though certificates by the old root may be good\n"
-	  "init makes this host the authority. token lets one host join once; it is printed here and kept nowhere.\n",
+	  "init makes this host the authority. token lets one host join once; it is printed here and kept nowhere.\n"
+	  "rotate-root makes another root, which takes the old one's place without anybody having to join again; retire-root takes the one back\n"
+	  "that does not sign. ungrant: nothing new, and no open token gives it; revoke: what there is ends as well.\n",
 	  "init|token|ls|rotate-root|retire-root|grant|ungrant|revoke|unrevoke" },
 	{ "join", verb_join, "join TOKEN [--again]", "Join the authority that made the token; this host gets certificates from then on",
 	  "  --again  also if this host has joined already: with another authority, or anew\n"

@@ -130,7 +130,8 @@ static char *ca_join_texts(const json_t *list)
 	return text;
 }
 
-static void ca_print_hosts(const json_t *hosts)
+/* @authority: the host itself, which needs no grant. */
+static void ca_print_hosts(const json_t *hosts, const char *authority)
 {
 	static const char *const heads[] = { "HOST", "STATE", "MAY SPEAK FOR", "BUT NOT FOR", NULL };
 	struct table t;
@@ -141,9 +142,12 @@ static void ca_print_hosts(const json_t *hosts)
 	json_array_foreach(hosts, i, o) {
 		AUTO_FREE(char) services = ca_join_texts(json_object_get(o, "services"));
 		AUTO_FREE(char) denied = ca_join_texts(json_object_get(o, "denied"));
+		const char *host = api_str(o, "host");
+		bool own = host && authority && strcmp(host, authority) == 0;
 
-		table_add(&t, api_str(o, "host"), api_bool(o, "revoked") ? "revoked" : json_array_size(json_object_get(o, "certificates")) ? "joined" : "no certificate",
-			  services[0] ? services : NULL, denied[0] ? denied : NULL);
+		table_add(&t, host, own ? "authority" : api_bool(o, "revoked") ? "revoked" :
+			  json_array_size(json_object_get(o, "certificates")) ? "joined" : "no certificate",
+			  own ? "all services that it has" : services[0] ? services : NULL, denied[0] ? denied : NULL);
 	}
 	table_print(&t, stdout);
 	table_free(&t);
@@ -267,7 +271,7 @@ static int ca_ls(struct cli *c)
 	if (json_array_size(json_object_get(reply.json, "hosts")) == 0)
 		puts("no host has joined yet");
 	else
-		ca_print_hosts(json_object_get(reply.json, "hosts"));
+		ca_print_hosts(json_object_get(reply.json, "hosts"), api_str(reply.json, "host"));
 	ca_print_certificates(json_object_get(reply.json, "hosts"));
 	ca_print_tokens(json_object_get(reply.json, "tokens"));
 	ca_print_revoked(json_object_get(reply.json, "revoked"));

@@ -446,7 +446,7 @@ static void on_question_checked(struct broker *b, void *arg, const struct role_s
 	if (g_authority.starts[a->linker] != a->start)
 		; /* nobody's any more */
 	else if (r->error == -EKEYREJECTED || r->error == -EINVAL)
-		refuse(b, &k, "denied", "the question is not signed by the key that this host joined with: `sealane join --again` there, with a new token");
+		refuse(b, &k, "denied", "the question is not signed by the key that this host joined with: `sealane join --again TOKEN` there, with a new token");
 	else if (r->error)
 		refuse(b, &k, "failed", "the authority could not check who asks; ask again soon");
 	else if (ca_is_revoked(b, host_id_format(id, g_ca.trust_domain, a->host)))
@@ -470,7 +470,7 @@ static void check_asker(struct broker *b, const struct asker *k, const struct ca
 	int r = state_find_asker(b->state, k->host, &known);
 
 	if (r == -ENOENT) {
-		refuse(b, k, "denied", "the authority does not know by which key this host asks: `sealane join --again` there, with a new token");
+		refuse(b, k, "denied", "the authority does not know by which key this host asks: `sealane join --again TOKEN` there, with a new token");
 		return;
 	}
 	error = r == 0 ? book_admits(b, k->host, why, sizeof(why)) : NULL;

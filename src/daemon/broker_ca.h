@@ -228,6 +228,8 @@ void member_on_answer(struct broker *b, const struct role_ca *m, int fd);
 void member_on_linker_lost(struct broker *b, uint32_t linker);
 /* member_on_signer() - it knows no key yet. */
 void member_on_signer(void);
+/* member_denied() - why a member's authority does not give it the list, as it said last: it is revoked; "": it does. Borrowed. */
+const char *member_denied(void);
 /* member_authority() - whom a member asks. @why: borrowed, see ca_status. Return: when that one answered last. */
 int64_t member_authority(const struct broker *b, const char **ret_host, const char **ret_why);
 

@@ -40,6 +40,9 @@ static const char *why_of(const struct credential *c)
 		return "host_name or trust_domain is not what this host joined with";
 	if (c->why[0])
 		return c->why;
+	/* A host that is revoked is not told so by the list: it does not get it any more. */
+	if (!c->service.name[0] && g_ca.member && !g_ca.external && !g_ca.membership.is_authority && member_denied()[0])
+		return member_denied();
 	if (c->now.pem && !c->now.loaded)
 		return signer_is_up() ? "the signer is reading its key" : "the signer does not run (yet)";
 	return c->renewing ? "being asked for" : "";

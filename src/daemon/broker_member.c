@@ -65,6 +65,7 @@ static struct {
 	bool told_elsewhere;
 	int64_t heard_unix_s; /* the authority answered, yes or no */
 	char why[256];	      /* why it could not be asked since; "": it could */
+	char denied[256];     /* why it does not give this host its list; "": it does */
 	struct join *join; /* one at a time */
 } g_member;
 
@@ -299,7 +300,10 @@ static void on_no_session(struct broker *b, struct asked *a, const struct role_c
 {
 	char line[512];
 
-	snprintf(line, sizeof(line), "no session to %.63s at %.63s: %.110s", a->host, a->address, m->why[0] ? m->why : log_errno_name(m->error));
+	/* What TLS says of a host that takes no questions (tls_alpn). */
+	snprintf(line, sizeof(line), "no session to %.63s at %.63s: %.110s", a->host, a->address,
+		 strstr(m->why, "no application protocol") ? "the daemon there is no authority (`sealane ca token --address` says where the authority listens)" :
+		 m->why[0] ? m->why : log_errno_name(m->error));
 	if (!ask_elsewhere(b, a, line))
 		end(b, a, CA_UNREACHABLE, line, NULL);
 }
@@ -373,6 +377,11 @@ int64_t member_authority(const struct broker *b, const char **ret_host, const ch
 	*ret_host = authority_host(b);
 	*ret_why = g_member.why;
 	return g_member.heard_unix_s;
+}
+
+const char *member_denied(void)
+{
+	return g_member.denied;
 }
 
 /* What the configuration says of the authority's host counts before what the token said once; the catalogue, for now, says nothing. */
@@ -461,6 +470,8 @@ static void list_asked(enum ca_failure f, const char *why)
 {
 	g_member.asking_revoked = false;
 	g_member.revoked_due_ns = clock_ns() + (uint64_t)(f == CA_OK ? REVOKED_EVERY_MS : REVOKED_RETRY_MS) * 1000000;
+	if (f == CA_OK || f == CA_DENIED)
+		snprintf(g_member.denied, sizeof(g_member.denied), "%s%s", f == CA_OK ? "" : "the authority says no: ", f == CA_OK ? "" : why);
 	if (f != CA_OK)
 		log_debug("ca.revoked", LOG_STR("reason", ca_failure_name(f)), LOG_STR("why", why));
 }
@@ -630,7 +641,8 @@ static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char
 	bool same;
 
 	if (f != CA_OK) {
-		(void)join_no(b, j, f == CA_DENIED ? "the authority says no: %.300s" : "the authority could not be asked: %.300s", why);
+		(void)join_no(b, j, f == CA_DENIED ? "the authority says no: %.300s (this host asks as '%.63s')" : "the authority could not be asked: %.300s", why,
+			      b->host);
 		return;
 	}
 	if (join_check(b, j, a, &s) < 0)
@@ -653,6 +665,7 @@ static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char
 	ca_reload(b);
 	ca_forget_key(b, kid);
 	g_member.revoked_due_ns = 0;
+	g_member.denied[0] = '\0';
 	join_end(j, 0, "", join_json(&m, s.not_after));
 }
 
@@ -725,7 +738,7 @@ static const char *why_not_join(struct broker *b, const struct token *t, bool ag
 	if (g_ca.member && g_ca.membership.is_authority)
 		return "this host is the authority itself; others join it";
 	if (g_ca.member && !again && ca_is_member(b))
-		return "this host has joined already (`sealane ls certificates`); to join anew, use `sealane join --again`";
+		return "this host has joined already (`sealane ls certificates`); to join anew, use `sealane join --again TOKEN`";
 	if (!label_is_valid(b->host))
 		return "this host's name is no valid name for it (a-z, 0-9 and -): set host_name in sealane's configuration";
 	if (strcmp(t->host, b->host) == 0)

@@ -47,6 +47,7 @@ struct bed {
 	unsigned n_opens, n_answers;
 	char question[8192], answer[65536];
 	int open_error;
+	char open_why[64]; /* "": refused */
 	int (*authority)(struct host *h, struct bed *t, char *answer, size_t size); /* fills the answer to t->question */
 	int64_t life_s, born_s; /* of what it gives, and since when, by our clock */
 	bool silent;
@@ -384,7 +385,7 @@ static void play_open(struct host *h, struct bed *t, const struct role_ca *ca)
 	if (t->silent)
 		return;
 	memset(m.u.ca.exporter, SESSION_BYTE, sizeof(m.u.ca.exporter));
-	strcpy(m.u.ca.why, error ? "connect: ECONNREFUSED" : "");
+	strcpy(m.u.ca.why, !error ? "" : t->open_why[0] ? t->open_why : "connect: ECONNREFUSED");
 	tell(&h->linker, &m, -1);
 }
 
@@ -1727,7 +1728,7 @@ static void test_join_says_no(void **state)
 		int (*authority)(struct host *h, struct bed *t, char *answer, size_t size);
 		const char *why;
 	} cases[] = {
-		{ deny_all, "the authority says no: not today" },
+		{ deny_all, "the authority says no: not today (this host asks as 'a')" },
 		{ talk_nonsense, "malformed" },
 		{ break_off, "the test broke it" },
 		{ other_key, "not the one that was asked for" },
@@ -1754,6 +1755,9 @@ static void test_join_says_no(void **state)
 	assert_int_equal(join(h, token_of_root(), ""), 409);
 	assert_non_null(strstr(g_answer, "ECONNREFUSED"));
 	assert_int_equal(t->n_credentials, 0);
+	strcpy(t->open_why, "handshake: tlsv1 alert no application protocol");
+	assert_int_equal(join(h, token_of_root(), ""), 409);
+	assert_non_null(strstr(g_answer, "the daemon there is no authority"));
 	/* Nothing of all that was kept, and the next one works. */
 	t->open_error = 0;
 	assert_int_equal(join(h, token_of_root(), ""), 200);
@@ -1798,6 +1802,22 @@ static void assert_event(struct host *h, const char *event, const char *why)
 }
 
 #define X_REVOKED "id:spiffe://sealane.local/host/x\n"
+
+/* The list that says so does not reach it. */
+static void test_this_host_is_revoked(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+
+	t->authority = deny_all;
+	restart(h, g_links);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"name\":\"host\"", "the authority says no: not today");
+	t->authority = good_authority;
+	restart(h, g_links);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_null(strstr(g_answer, "not today"));
+}
 
 /* Each try at a start of the daemon, since the list is asked for then; what was taken before stays. */
 static void test_list_must_be_signed(void **state)
@@ -2225,6 +2245,7 @@ int main(void)
 		CA_TEST(test_list_must_be_newer, setup_member),
 		CA_TEST(test_list_outlives_joining_again, setup_member),
 		CA_TEST(test_list_of_the_authority_before, setup_member),
+		CA_TEST(test_this_host_is_revoked, setup_member),
 		CA_TEST(test_list_gets_old, setup_member),
 		CA_TEST(test_certificate_must_be_signed, setup_member),
 		CA_TEST(test_where_the_authority_is, setup_member),
