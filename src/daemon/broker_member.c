@@ -735,8 +735,10 @@ static const char *why_not_join(struct broker *b, const struct token *t, bool ag
 		return "this host takes its certificates from files: take `certificates` out of sealane's configuration first";
 	if (g_member.join)
 		return "this host is joining already: wait for the answer";
-	if (g_ca.member && g_ca.membership.is_authority)
-		return "this host is the authority itself; others join it";
+	if (g_ca.member && g_ca.membership.is_authority && state_has_askers(b->state) != 0)
+		return "this host is the authority itself, and hosts have joined it: others join it";
+	if (g_ca.member && g_ca.membership.is_authority && !again)
+		return "this host is the authority itself; others join it. If `sealane ca init` was meant for another host: `sealane join --again TOKEN` ends it here";
 	if (g_ca.member && !again && ca_is_member(b))
 		return "this host has joined already (`sealane ls certificates`); to join anew, use `sealane join --again TOKEN`";
 	if (!label_is_valid(b->host))

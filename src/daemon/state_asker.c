@@ -67,6 +67,16 @@ int state_find_asker(struct state_db *db, const char *host, struct state_asker *
 	return 0;
 }
 
+int state_has_askers(struct state_db *db)
+{
+	sqlite3_stmt *s = db->asker_stmts[STMT_OTHERS];
+	int rc = SQLITE_OK, r;
+
+	sql_bind_text(s, &rc, 1, ""); /* which no host is called */
+	r = sql_has_room(s, rc, 1);
+	return r == -ENOSPC ? 1 : r;
+}
+
 int state_put_time(struct state_db *db, enum state_time which, int64_t unix_s)
 {
 	sqlite3_stmt *s = db->asker_stmts[STMT_PUT_TIME];

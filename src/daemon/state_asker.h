@@ -20,6 +20,9 @@ MUST_CHECK int state_put_asker(struct state_db *db, const struct state_asker *a)
 /* state_find_asker() - Return: 0; -ENOENT: the host has not joined; other negative errno. */
 MUST_CHECK int state_find_asker(struct state_db *db, const char *host, struct state_asker *ret);
 
+/* state_has_askers() - has any host joined? Return: 0, 1 or negative errno. */
+MUST_CHECK int state_has_askers(struct state_db *db);
+
 enum state_time {
 	STATE_TIME_LIST = 1,	/* a member: when the authority made the list that was taken last, by its clock */
 	STATE_TIME_ROOT_SIGNS,	/* the authority: from when on the second root signs; the first one goes on to be trusted */

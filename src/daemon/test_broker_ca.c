@@ -1052,6 +1052,7 @@ static void assert_issued(struct host *h, const char *host_id, const char *servi
 	assert_non_null(strstr(t->answer, "\"certificate\""));
 }
 
+#define X_REVOKED "id:spiffe://sealane.local/host/x\n"
 #define WEB "spiffe://sealane.local/ns/default/svc/web"
 
 static void test_revocation(void **state)
@@ -1722,6 +1723,45 @@ static void test_join(void **state)
 	assert_null(strstr(g_answer, "missing"));
 }
 
+/* `ca init` on the wrong host: the way back, as long as nobody has joined. */
+static void test_authority_joins(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct token other;
+	char text[TOKEN_TEXT_SIZE], second[4096];
+
+	t->authority = good_authority;
+	t->join_root = 2;
+	root_of(second, 2);
+	assert_int_equal(token_parse(&other, token_of_root()), 0);
+	assert_int_equal(svid_fingerprint(other.root, second, strlen(second)), 0);
+	take_back(h, "web", 200);
+	assert_int_equal(join(h, token_format(text, &other), ""), 409);
+	assert_non_null(strstr(g_answer, "sealane join --again TOKEN"));
+	assert_int_equal(join(h, token_format(text, &other), ",\"again\":true"), 200);
+	serve(h, 500);
+	assert_string_equal(t->roots, second);
+	assert_false(t->trust.authority);
+	assert_string_equal(t->revoked, X_REVOKED);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_told("\"source\":\"authority\"", "\"authority\":\"z\"");
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"c\"}"), 409);
+	restart(h, g_links);
+	assert_string_equal(t->roots, second);
+	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
+	assert_null(strstr(g_answer, "missing"));
+}
+
+static void test_authority_stays(void **state)
+{
+	struct host *h = *state;
+
+	admit(h, "b", "[]");
+	assert_int_equal(join(h, token_of_root(), ",\"again\":true"), 409);
+	assert_non_null(strstr(g_answer, "hosts have joined it"));
+}
+
 static void test_join_says_no(void **state)
 {
 	static const struct {
@@ -1800,8 +1840,6 @@ static void assert_event(struct host *h, const char *event, const char *why)
 	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
 	assert_told(event, why);
 }
-
-#define X_REVOKED "id:spiffe://sealane.local/host/x\n"
 
 /* The list that says so does not reach it. */
 static void test_this_host_is_revoked(void **state)
@@ -2239,6 +2277,8 @@ int main(void)
 		CA_TEST(test_a_host_that_asks_without_end, setup_authority),
 		CA_TEST(test_root_is_changed, setup_authority),
 		CA_TEST(test_join, setup_links),
+		CA_TEST(test_authority_joins, setup_authority),
+		CA_TEST(test_authority_stays, setup_authority),
 		CA_TEST(test_join_says_no, setup_links),
 		CA_TEST(test_join_while_linker_dies, setup_member),
 		CA_TEST(test_list_must_be_signed, setup_member),
