@@ -810,6 +810,9 @@ static const char *why_none(const struct credential *c)
 		return "it is no service of this host's configuration";
 	if (c->hidden)
 		return "it is revoked: `sealane ca unrevoke` on the authority takes that back, and `sealane ca ls` there lists what is";
+	if (c->now.pem && c->now.svid.not_after <= unix_now_s())
+		return "its certificate has expired and no new one came: the authority is not reached, or refuses, or this clock is wrong; "
+		       "`sealane ls certificates` and `sealane status` say more";
 	if (c->now.pem && !is_valid_now(&c->now))
 		return "its certificate is not valid by this host's clock; `sealane ls certificates` says more";
 	return "it has no certificate yet; `sealane ls certificates` says why";
