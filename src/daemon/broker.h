@@ -148,7 +148,7 @@ struct lane_link {
 	struct carry *opening; /* outbound: no host has taken it yet, so it is no open lane (broker_carry.c) */
 	bool inbound;	       /* then there is no client here: wid and lid are ROLE_NO_ID */
 	uint32_t linker;
-	uint32_t hid;			/* inbound: of the host that we know by that address, for people; or ROLE_NO_ID */
+	uint32_t hid;			/* inbound: of the host that is proven (link_host_of()); or ROLE_NO_ID */
 	char peer[LIMIT_ADDRESS_SIZE];	/* inbound: where it came from */
 	uint64_t id;			/* the same at both ends (link_lane_id()); 0: not known (yet) */
 	struct share *shares[SHARE_N];	/* inbound: where it is counted (broker_share.c) */

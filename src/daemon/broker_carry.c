@@ -98,19 +98,40 @@ static uint32_t choose_linker(struct broker *b)
 	return best;
 }
 
-/* Why does no host have it? The first one that is not reached is named, since that is what a person can do something about. */
-static const char *lacks_host(struct broker *b, enum link_kind kind, char *buf, size_t size)
+/* One that is reached and has it, but not up; else one that is not reached: rather one that is known to have it. NULL: neither. */
+static const struct link_host *whose_fault(struct broker *b, const struct service_name *service)
 {
 	const struct link_host *away = NULL;
+	bool known = false;
 
-	for (const struct link_host *h = b->hosts; h && !away; h = h->hh.next)
-		if (h->state != LINK_HOST_UP)
+	for (const struct link_host *h = b->hosts; h; h = h->hh.next) {
+		bool has = link_host_knows(h, service);
+
+		if (link_host_has_down(h, service))
+			return h;
+		if (h->state != LINK_HOST_UP && (!away || (has && !known))) {
 			away = h;
-	if (!away)
+			known = has;
+		}
+	}
+	return away;
+}
+
+/* Why does no host have it? The one is named that a person can do something about. */
+static const char *lacks_host(struct broker *b, const struct service_name *service, enum link_kind kind, char *buf, size_t size)
+{
+	const struct link_host *h = whose_fault(b, service);
+
+	if (!h)
 		return kind == LINK_SOCKET ? "no other host has the service up" :
 					     "on no other host does a program listen for it with libsealane";
-	snprintf(buf, size, "no host that can be reached has the service up; host %s (%s) is not reached: %s%s%s", away->name, away->address,
-		 away->reason == SESSION_OK ? "not yet" : session_reason_name(away->reason), away->why[0] ? ", " : "", away->why);
+	if (h->state == LINK_HOST_UP)
+		snprintf(buf, size, "host %s (%s) has the service, but it is down there: %s, its health check fails, or it is drained", h->name, h->address,
+			 kind == LINK_SOCKET ? "its server does not listen" : "no program listens for it with libsealane");
+	else
+		snprintf(buf, size, "no host that can be reached has the service up; host %s (%s)%s is not reached: %s%s%s", h->name, h->address,
+			 link_host_knows(h, service) ? ", which has it," : "", h->reason == SESSION_OK ? "not yet" : session_reason_name(h->reason),
+			 h->why[0] ? ", " : "", h->why);
 	return buf;
 }
 
@@ -131,7 +152,7 @@ const char *carry_lacks(struct broker *b, const struct service_name *source, con
 	if (choose_linker(b) == ROLE_NO_ID)
 		return "no linker runs; see the log for linker.failed";
 	if (!choose_host(b, destination, kind, NULL))
-		return lacks_host(b, kind, text, sizeof(text));
+		return lacks_host(b, destination, kind, text, sizeof(text));
 	return NULL;
 }
 
@@ -449,9 +470,13 @@ static void on_library_time(struct broker *b, void *arg)
 	if (!c || c->over || l->cut)
 		return;
 	h = link_host(b, l->link.hid);
-	c->code = LINK_FAILED;
-	if (!carry_is_parked(l) || !c->why[0])
-		snprintf(c->why, sizeof(c->why), "host %s has not answered within %d s", h ? h->name : "?", LIBRARY_MS / 1000);
+	if (!c->why[0]) { /* else some host has answered, and that is what there is to say */
+		c->code = LINK_FAILED;
+		if (h)
+			snprintf(c->why, sizeof(c->why), "host %s has not answered within %d s", h->name, LIBRARY_MS / 1000);
+		else
+			snprintf(c->why, sizeof(c->why), "the porter has not made the lane within %d s", LIBRARY_MS / 1000);
+	}
 	give_up(b, l);
 }
 

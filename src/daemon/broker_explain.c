@@ -119,7 +119,7 @@ static void fill_peers(struct broker *b, const struct service_name *source, stru
 	const struct link_session *s;
 
 	while ((s = session_from(b, source, (unsigned)e->n_far))) {
-		const struct link_host *h = link_host_at(b, s->address);
+		const struct link_host *h = link_host_of(b, s->address, s->peer_serial);
 		struct explained_host *x;
 
 		if (e->n_far == ARRAY_SIZE(e->far)) {

@@ -16,6 +16,7 @@
 #include "daemon/broker_int.h"
 
 #include "base/address.h"
+#include "core/revoked.h"
 #include "core/svid.h"
 
 #include <stdio.h>
@@ -90,10 +91,10 @@ static struct link_host *find_host(struct broker *b, const char *name)
 	return NULL;
 }
 
-struct link_host *link_host_at(struct broker *b, const char *address)
+struct link_host *link_host_of(struct broker *b, const char *address, const char *serial)
 {
 	for (struct link_host *h = b->hosts; h; h = h->hh.next)
-		if (address_same_host(h->address, address))
+		if (address_same_host(h->address, address) && serial_is_of_host(serial, h->name))
 			return h;
 	return NULL;
 }
@@ -316,6 +317,18 @@ enum route_elsewhere link_host_has(const struct link_host *h, const struct servi
 	if (has_said(h, service))
 		return ELSEWHERE_UP;
 	return ELSEWHERE_MAYBE;
+}
+
+bool link_host_knows(const struct link_host *h, const struct service_name *service)
+{
+	return announce_find(h->offers, h->n_offers, service) || find_listed(h, service) || has_said(h, service);
+}
+
+bool link_host_has_down(const struct link_host *h, const struct service_name *service)
+{
+	const struct announced *told = announce_find(h->offers, h->n_offers, service);
+
+	return h->state == LINK_HOST_UP && h->announced && told && !told->up;
 }
 
 enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service, enum link_kind kind)
@@ -783,6 +796,7 @@ static void session_up(struct broker *b, uint32_t linker, const struct role_sess
 	s->up_unix_s = unix_now_s();
 	memcpy(s->local, m->local, sizeof(s->local));
 	memcpy(s->peer, m->peer, sizeof(s->peer));
+	memcpy(s->peer_serial, m->peer_serial, sizeof(s->peer_serial));
 	memcpy(s->address, m->address, sizeof(s->address));
 	memcpy(s->cipher, m->cipher, sizeof(s->cipher));
 	HASH_FIND(hh, b->sessions, &s->key, sizeof(s->key), old);
@@ -834,9 +848,10 @@ static bool may_log_refusal(struct link_host *h, const struct role_session *m, u
 
 	*ret_more = 0;
 	if (h) {
-		if (h->reason == m->reason && now - h->told_unix_s < TOLD_AGAIN_S)
+		if (h->told_reason == m->reason && now - h->told_unix_s < TOLD_AGAIN_S)
 			return false;
 		h->told_unix_s = now;
+		h->told_reason = m->reason;
 		return true;
 	}
 	if (g_link.refusals.rate_per_s == 0)
@@ -859,6 +874,8 @@ static void session_refused(struct broker *b, const struct role_session *m)
 	uint64_t more;
 
 	b->link.refused[m->reason]++;
+	if (m->for_ca && unreached)
+		return; /* ca.* events tell it, and of how many tries */
 	if (may_log_refusal(h, m, &more))
 		log_session(b, LOG_LEVEL_WARNING, unreached ? "link.fail" : "link.refuse", m, more);
 	/* A service's own session that fails says nothing about whether the host is reached. */

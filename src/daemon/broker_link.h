@@ -30,7 +30,8 @@ struct link_host {
 	uint32_t reason;				 /* enum session_reason: why it is not up; SESSION_OK: not tried yet */
 	char why[256];
 	int64_t since_unix_s;	  /* of state */
-	int64_t told_unix_s;	  /* when a failure was logged last */
+	int64_t told_unix_s;	  /* when a failure was logged last, and which: enum session_reason */
+	uint32_t told_reason;
 	uint64_t session;	  /* key of the session between hosts; 0: none */
 	bool announced;		  /* `offers` is what it said on a session that still stands, or (not up) on the last one */
 	struct announced *offers; /* in order of name */
@@ -51,6 +52,7 @@ struct link_session {
 	bool for_ca;  /* a question to an authority: there are two a minute, and nobody looks for them in a log */
 	uint32_t hid; /* ROLE_NO_ID: inbound */
 	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE];
+	char peer_serial[ROLE_SERIAL_SIZE];
 	char address[LIMIT_ADDRESS_SIZE], cipher[40];
 	int64_t up_unix_s;
 	struct role_session_stats stats; /* as of the last BL_STATS */
@@ -90,10 +92,16 @@ void link_host_unlists(struct broker *b, const char *name, const struct service_
 /* link_host_count() - one more (or one less, -1) of our own lanes goes to @service there. */
 void link_host_count(struct link_host *h, const struct service_name *service, int change);
 struct link_host *link_host(struct broker *b, uint32_t hid); /* NULL: none (any more) */
-/* link_host_at() - the host that we know by the same address, whatever the port: likely the one that dialled us. NULL: none. */
-struct link_host *link_host_at(struct broker *b, const char *address);
+/*
+ * link_host_of() - the host that dialled us: one that we know by the same address, whatever the port, and to which the authority issued the
+ * certificate that it showed. NULL: none is proven, as where certificates are files. Who shares a host's address is not taken for it.
+ */
+struct link_host *link_host_of(struct broker *b, const char *address, const char *serial);
 /* link_host_has() - what is known of one service at one host, for lanes of one kind. @ret_lanes: open to it there, as far as is known. */
 enum route_elsewhere link_host_has(const struct link_host *h, const struct service_name *service, enum link_kind kind, uint32_t *ret_lanes);
+/* link_host_knows() - somebody said that the service is there. link_host_has_down() - it says so itself, and that it is down. */
+bool link_host_knows(const struct link_host *h, const struct service_name *service);
+bool link_host_has_down(const struct link_host *h, const struct service_name *service);
 /* link_elsewhere() - the best that link_host_has() says of any host. */
 enum route_elsewhere link_elsewhere(struct broker *b, const struct service_name *service, enum link_kind kind);
 /* link_offer() - what other hosts are told of a service of ours, but for the number of lanes. Return: false: nothing. */

@@ -38,9 +38,10 @@ struct welcome {
 	bool dead;     /* answered, or the other side has left */
 	bool admitted, timer_set;
 	struct service_name source, destination;
-	char source_id[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_ADDRESS_SIZE];
+	char source_id[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_ADDRESS_SIZE], serial[ROLE_SERIAL_SIZE];
 	uint64_t link_id;
 	uint32_t kind; /* enum link_kind */
+	const char *told;  /* NULL: what its code says is all that the other host is told */
 	struct lane *lane; /* WELCOME_LENDING: in the table already, with the quota */
 	struct pair *pair;
 	uint64_t deadline_ns;
@@ -99,6 +100,7 @@ static struct welcome *welcome_new(struct broker *b, uint32_t linker, const stru
 	*w = (struct welcome){ .key = (uint64_t)linker << 32 | q->ask, .b = b, .refs = 1 };
 	memcpy(w->source_id, q->source, sizeof(w->source_id));
 	memcpy(w->peer, q->peer, sizeof(w->peer));
+	memcpy(w->serial, q->serial, sizeof(w->serial));
 	w->link_id = q->link_id;
 	w->kind = q->kind;
 	w->deadline_ns = clock_ns() + (uint64_t)(b->config->connect_wait_s < WAIT_MAX_MS / 1e3 ? b->config->connect_wait_s * 1e9 : WAIT_MAX_MS * 1e6);
@@ -167,9 +169,11 @@ static void no(struct welcome *w, const struct intention *i, uint32_t code, cons
 	};
 	struct role_msg m = { .type = BL_NO, .u.link_no = { .ask = (uint32_t)w->key, .code = code } };
 
+	const char *line = w->told && code == LINK_FAILED ? w->told : told[code];
+
 	w->b->link.lanes_no[1][code]++;
 	log_no(w, i, code, why);
-	if (!told[code] || !str_copy(m.u.link_no.why, sizeof(m.u.link_no.why), told[code]))
+	if (!line || !str_copy(m.u.link_no.why, sizeof(m.u.link_no.why), line))
 		m.u.link_no.why[0] = '\0';
 	link_tell(w->b, (uint32_t)(w->key >> 32), &m, -1);
 	welcome_end(w);
@@ -287,7 +291,9 @@ static void welcome_try(struct welcome *w)
 
 	if (!s)
 		return;
+	w->told = NULL;
 	if (ca_credential(w->b, &w->destination, &why) == ROLE_NO_ID) {
+		w->told = "the destination's host has no certificate for the service; there, `sealane ls certificates` says why";
 		wait(w, i, 0, LINK_FAILED, why);
 		return;
 	}
@@ -350,7 +356,7 @@ static struct lane *lane_new(struct welcome *w, const struct service *s, const s
 	struct lane from = { .wid = ROLE_NO_ID, .lid = ROLE_NO_ID, .sid = s->sid, .source = w->source, .destination = w->destination,
 			     .server_pid = server_pid, .bytes_per_s = i->limits.bytes_per_s, .pair = w->pair,
 			     .link = { .inbound = true, .linker = (uint32_t)(w->key >> 32), .hid = ROLE_NO_ID, .id = w->link_id, .kind = w->kind } };
-	const struct link_host *h = link_host_at(w->b, w->peer);
+	const struct link_host *h = link_host_of(w->b, w->peer, w->serial);
 	struct lane *l;
 
 	from.link.hid = h ? h->hid : ROLE_NO_ID;

@@ -185,9 +185,12 @@ static int session_feed(struct linker *k, struct session *s, size_t size)
 	return s->phase == PHASE_OVER ? -EPROTO : 0;
 }
 
+/* Whoever said GOAWAY and then goes has stopped in order; what lanes it still had are reset all the same. */
 static void receive_failed(struct linker *k, struct session *s, ssize_t n)
 {
-	if (n == 0)
+	if (s->goaway_received && (n == 0 || errno == ECONNRESET))
+		session_over(k, s, SESSION_OK, "the other side has stopped");
+	else if (n == 0)
 		session_over(k, s, SESSION_LOST, "the other side closed the connection");
 	else if (errno == EAGAIN || errno == EINTR)
 		s->readable = errno == EINTR;

@@ -27,8 +27,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-/* A library that was asked whether it takes a lane, and a porter that does not say so: the porter itself gives up sooner. */
-#define JOIN_NS (12000 * MS_NS)
+/* A library that was asked whether it takes a lane. The other host gives up after 4 s (broker_carry.c), and is to hear why before that. */
+#define JOIN_NS (3000 * MS_NS)
 /* For the porter to pass it on to the library, on a busy machine. */
 #define LINGER_NS (1000 * MS_NS)
 #define FAULT_WARN_NS (1000 * MS_NS)
@@ -144,6 +144,7 @@ static void lane_leave_session(struct linker *k, struct llane *l)
 
 static void lane_tell_far(struct linker *k, struct llane *l, enum link_code far)
 {
+	const char *why = l->state == LANE_JOINING && far == LINK_DOWN ? "its program has not taken the lane (sealane_accept())" : "";
 	struct session *s = l->session;
 	uint8_t *to;
 
@@ -151,7 +152,7 @@ static void lane_tell_far(struct linker *k, struct llane *l, enum link_code far)
 		return;
 	to = session_control(k, s, FRAME_REFUSED_SIZE_MAX);
 	if (to && (l->state == LANE_ASKED || l->state == LANE_JOINING))
-		session_control_done(k, s, frame_put_refused(to, l->number, far, ""));
+		session_control_done(k, s, frame_put_refused(to, l->number, far, why));
 	else if (to)
 		session_control_done(k, s, frame_put_code(to, l->number, far));
 }
@@ -519,6 +520,7 @@ int llane_on_open(struct linker *k, struct session *s, const struct frame *f)
 	memcpy(m.u.link_ask.source, s->tls.peer.spiffe_id, sizeof(m.u.link_ask.source));
 	memcpy(m.u.link_ask.destination, l->destination, sizeof(m.u.link_ask.destination));
 	memcpy(m.u.link_ask.peer, s->address, sizeof(m.u.link_ask.peer));
+	snprintf(m.u.link_ask.serial, sizeof(m.u.link_ask.serial), "%s", s->tls.peer.serial);
 	m.u.link_ask.link_id = link_id(s, l->number);
 	linker_send(k, &m, -1);
 	return 0;

@@ -72,6 +72,7 @@ static struct role_msg session_news(struct linker *k, const struct session *s, e
 	if (c && !(s->is_client && s->ca && s->ca->mode == CA_JOIN))
 		snprintf(n->local, sizeof(n->local), "%s", tls_credential_identity(c)->spiffe_id);
 	snprintf(n->peer, sizeof(n->peer), "%s", s->tls.peer.spiffe_id);
+	snprintf(n->peer_serial, sizeof(n->peer_serial), "%s", s->tls.peer.serial);
 	snprintf(n->address, sizeof(n->address), "%s", s->address);
 	snprintf(n->why, sizeof(n->why), "%s", s->why);
 	if (s->tls.is_up)
@@ -81,6 +82,8 @@ static struct role_msg session_news(struct linker *k, const struct session *s, e
 
 static bool is_refusal(const struct session *s)
 {
+	if (s->is_client)
+		return !s->told_up && s->reason != SESSION_OK; /* also one that reached nobody */
 	return !s->told_up && s->reason >= SESSION_NO_CERTIFICATE && s->reason <= SESSION_PROTOCOL;
 }
 

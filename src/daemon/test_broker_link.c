@@ -2,6 +2,7 @@
  * Other hosts, as the broker sees them: what it tells a linker, where a client's lane goes, whom it lets in, and what becomes of it
  * when somebody says no, says nothing, or dies. The linker is the test's; certificates are test_link_ca.c's.
  */
+#include "core/revoked.h"
 #include "daemon/test_broker.h"
 
 #include <fcntl.h>
@@ -428,7 +429,12 @@ static void test_waits_for_a_host(void **state)
 	client(h, "web", 2);
 	serve(h, 700);
 	assert_int_equal(h->n_refuse, 1);
-	event(h, "\"lane.fail\"", "host c (10.0.0.3:7443) is not reached");
+	event(h, "\"lane.fail\"", "host b (10.0.0.2:7443) has the service, but it is down there"); /* not c, which is not reached */
+	struct role_msg lost = session_msg(linker(h)->n_sessions, SESSION_DOWN, SESSION_LOST, hid_of(h, "b"));
+	say(h, &lost, -1);
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_non_null(strstr(g_answer, "host b (10.0.0.2:7443), which has it, is not reached: lost"));
+	host_is_up(h, "b");
 	/* All have told, and none has it. */
 	announces(h, "b", "default/other up 0\n");
 	has(h, "c", "");
@@ -651,6 +657,16 @@ static void test_here_is_nearer(void **state)
 
 /* ------------------------------------------------------------------ lanes that come in */
 
+/* Of a certificate that was issued to @host. */
+static void serial_for(char ret[ROLE_SERIAL_SIZE], const char *host)
+{
+	uint8_t serial[SERIAL_SIZE];
+
+	serial_make(serial, (const uint8_t[SERIAL_RANDOM_SIZE]){ 0x41 }, host);
+	for (size_t i = 0; i < sizeof(serial); i++)
+		snprintf(ret + 2 * i, 3, "%02x", serial[i]);
+}
+
 static void ask(struct host *h, uint32_t number, const char *source, const char *destination)
 {
 	struct role_msg m = { .type = LB_ASK, .u.link_ask = { .ask = number, .kind = LINK_SOCKET } };
@@ -658,6 +674,7 @@ static void ask(struct host *h, uint32_t number, const char *source, const char 
 	strcpy(m.u.link_ask.source, source);
 	strcpy(m.u.link_ask.destination, destination);
 	strcpy(m.u.link_ask.peer, "10.0.0.2:40123");
+	serial_for(m.u.link_ask.serial, "b");
 	m.u.link_ask.link_id = UINT64_C(0x5f3a9c0100000012);
 	say(h, &m, -1);
 }
@@ -686,7 +703,7 @@ static void test_comes_in(void **state)
 	event(h, "\"lane.allow\"", "\"source_id\":\"" STRANGER "\"");
 	assert_told("\"lane.allow\"", "\"destination_id\":\"" TD "/ns/default/svc/redis\"");
 	assert_told("\"lane.allow\"", "\"address\":\"10.0.0.2:40123\"");
-	assert_told("\"lane.allow\"", "\"path\":\"link:b\""); /* known by its address */
+	assert_told("\"lane.allow\"", "\"path\":\"link:b\""); /* known by its address and its certificate */
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
 	assert_then("\"path\":\"link:b\"", "\"workload\":null");
 	assert_then("\"link\":", "{\"id\":\"5f3a9c01-18\",\"direction\":\"in\",\"host\":\"b\",\"address\":\"10.0.0.2:40123\"}");
@@ -696,6 +713,29 @@ static void test_comes_in(void **state)
 	event(h, "\"lane.close\"", "server-reset");
 	serve(h, 1100);
 	assert_non_null(strstr(linker(h)->offers, "default/redis up 0\n"));
+}
+
+/* Whoever shares a host's address, or has another one's certificate, is not called by its name. */
+static void test_comes_in_unproven(void **state)
+{
+	struct role_msg m = { .type = LB_ASK, .u.link_ask = { .ask = 1, .kind = LINK_SOCKET } };
+	struct host *h = *state;
+
+	strcpy(m.u.link_ask.source, STRANGER);
+	strcpy(m.u.link_ask.destination, "default/redis");
+	strcpy(m.u.link_ask.peer, "10.0.0.2:40123");
+	serial_for(m.u.link_ask.serial, "c");
+	say(h, &m, -1);
+	want_told(h, BL_GO);
+	event(h, "\"lane.allow\"", "\"path\":\"link:10.0.0.2:40123\"");
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_then("\"link\":", "\"direction\":\"in\",\"host\":null,\"address\":\"10.0.0.2:40123\"}");
+	m.u.link_ask.serial[0] = '\0'; /* a certificate of somebody else's making */
+	m.u.link_ask.ask = 2;
+	say(h, &m, -1);
+	want_told(h, BL_GO);
+	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
+	assert_null(strstr(g_answer, "link:b"));
 }
 
 static void test_not_let_in(void **state)
@@ -740,6 +780,7 @@ static void test_not_let_in(void **state)
 static void test_server_not_up(void **state)
 {
 	struct host *h = *state;
+	const struct role_msg *m;
 	uint32_t redis = sid_of(h, "redis.sock");
 
 	server_state(h, redis, false);
@@ -759,7 +800,9 @@ static void test_server_not_up(void **state)
 	server_state(h, sid_of(h, "nokey.sock"), true);
 	ask(h, 3, STRANGER, "default/nokey");
 	serve(h, 700);
-	assert_no(h, 3, LINK_FAILED);
+	m = want_told(h, BL_NO);
+	assert_int_equal(m->u.link_no.code, LINK_FAILED);
+	assert_non_null(strstr(m->u.link_no.why, "no certificate for the service")); /* the other side's people hear it */
 }
 
 static void test_leaves_before_the_answer(void **state)
@@ -1066,6 +1109,19 @@ static void test_library_refused(void **state)
 	failed(h, lane, LINK_DOWN, true);
 	assert_null(next_told(h, BL_CARRY));
 	lib_no(h, h->last_lend.lane_id, -ECONNREFUSED, "down");
+	/* A host has answered, and is asked again when the time is over: its word, not that it has not answered. */
+	announces(h, "c", "");
+	lib_connect(h, "web", 10);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	failed(h, lane, LINK_DOWN, true);
+	for (int i = 0; i < 100 && !is_told(h, BL_CARRY); i++)
+		serve(h, 20);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id; /* silence, this time */
+	serve_until_cut(h, h->n_porter_cut + 1);
+	lib_no(h, h->last_lend.lane_id, -ECONNREFUSED, "host b: ");
+	want_told(h, BL_CUT);
+	failed(h, lane, LINK_CUT, false);
+	announces(h, "c", "default/far up 0 messages\n");
 	/* Nobody says anything: before a library gives up by itself. */
 	announces(h, "c", "");
 	lib_connect(h, "web", 4);
@@ -1074,7 +1130,7 @@ static void test_library_refused(void **state)
 	lib_no(h, h->last_lend.lane_id, -EHOSTUNREACH, "host b has not answered");
 	assert_int_equal(want_told(h, BL_CUT)->u.lane_ref.lane_id, lane);
 	failed(h, lane, LINK_CUT, false);
-	assert_int_equal(h->n_porter_cut, 5);
+	assert_int_equal(h->n_porter_cut, 6);
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_then("\"name\":\"web\"", "\"lanes_open\":0");
 }
@@ -1204,6 +1260,7 @@ static void lib_comes(struct host *h, uint32_t number, uint32_t kind)
 	strcpy(m.u.link_ask.source, STRANGER);
 	strcpy(m.u.link_ask.destination, "default/redis");
 	strcpy(m.u.link_ask.peer, "10.0.0.2:40123");
+	serial_for(m.u.link_ask.serial, "b");
 	say(h, &m, -1);
 }
 
@@ -1464,6 +1521,7 @@ static void test_explained(void **state)
 	m.u.session.inbound = 1;
 	strcpy(m.u.session.peer, TD "/ns/default/svc/stranger");
 	strcpy(m.u.session.address, "10.0.0.3:40000");
+	serial_for(m.u.session.peer_serial, "c");
 	say(h, &m, -1);
 	assert_int_equal(http(h, "GET", "/v1/explain?source=stranger&destination=redis", ""), 200);
 	assert_then("\"direction\":\"in\"", "\"name\":\"c\",\"address\":\"10.0.0.3:40000\",\"state\":\"up\",\"session\":true");
@@ -1511,6 +1569,22 @@ static void test_refused_sessions(void **state)
 	m.u.session.hid = hid_of(h, "c");
 	say(h, &m, -1);
 	event(h, "\"link.fail\"", "\"reason\":\"lost\"");
+	/* A question to an authority is told by what asked it. */
+	m = session_msg(3, SESSION_REFUSED, SESSION_TIMEOUT, ROLE_NO_ID);
+	m.u.session.for_ca = 1;
+	say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_null(strstr(g_answer, "\"timeout\""));
+	/* One that never came up, once a minute: also of a service, while the session between the hosts is up. */
+	host_is_up(h, "c");
+	m = session_msg(4, SESSION_REFUSED, SESSION_TIMEOUT, hid_of(h, "c"));
+	strcpy(m.u.session.local, TD "/ns/default/svc/web");
+	for (int i = 0; i < 5; i++)
+		say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	for (n = 0, p = g_answer; (p = strstr(p, "\"timeout\"")); p++)
+		n++;
+	assert_int_equal(n, 1);
 }
 
 static void test_bad_announcements(void **state)
@@ -1608,7 +1682,7 @@ int main(void)
 		TEST(test_told), TEST(test_announces_changes), TEST(test_reload_of_hosts), TEST(test_dial), TEST(test_goes_out),
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
-		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_not_let_in), TEST(test_server_not_up),
+		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_comes_in_unproven), TEST(test_not_let_in), TEST(test_server_not_up),
 		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained),
 		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 		TEST(test_library_goes_out), TEST(test_library_late), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),

@@ -438,6 +438,7 @@ static void test_nobody_listens(void **state)
 	struct bed *b = *state;
 	struct role_msg m;
 	uint64_t id;
+	struct role_session s;
 	int fd = -1, client;
 
 	b->sides[BED_A].dials.sin_port = htons(1);
@@ -447,7 +448,9 @@ static void test_nobody_listens(void **state)
 	assert_int_equal(m.u.link_failed.code, LINK_FAILED);
 	assert_non_null(strstr(m.u.link_failed.why, "ECONNREFUSED"));
 	expect(fd, "keep me");
-	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_LOST);
+	s = bed_hear_session(b, BED_A, SESSION_REFUSED);
+	assert_int_equal(s.reason, SESSION_LOST);
+	assert_non_null(strstr(s.why, "ECONNREFUSED"));
 	close(fd);
 	close(client);
 }
@@ -961,6 +964,23 @@ static void test_the_other_linker_dies(void **state)
 	bed_lane_close(&l);
 }
 
+/* A daemon that stops does not wait for ever for what is open. Its lanes are reset, and it was no fault of the connection. */
+static void test_drain_with_lanes(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	struct role_msg m = { .type = BL_DRAIN };
+
+	bed_tell(b, BED_B, &m, -1);
+	usleep(100000);
+	ping_pong(&l);
+	bed_kill(b, BED_B);
+	hear_closed(b, BED_A, l.a, LANE_END_LINK);
+	expect_end(l.client);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_OK);
+	bed_lane_close(&l);
+}
+
 static void test_drain(void **state)
 {
 	struct bed *b = *state;
@@ -1161,7 +1181,7 @@ int main(int argc, char **argv)
 		TEST(test_wrong_host),
 		TEST(test_silent_signer),
 		TEST(test_the_other_linker_dies),
-		TEST(test_drain),
+		TEST(test_drain), TEST(test_drain_with_lanes),
 		TEST(test_hosts_announce),
 		TEST(test_hosts_come_back),
 		TEST(test_questions_to_an_authority),

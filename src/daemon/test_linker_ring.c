@@ -632,22 +632,28 @@ static void test_server_that_refuses(void **state)
 	static const struct {
 		int error;
 		enum link_code code;
-	} tries[] = { { -ECONNREFUSED, LINK_DOWN }, { -ETIMEDOUT, LINK_DOWN }, { -EDQUOT, LINK_LIMIT }, { -ENOMEM, LINK_FAILED }, { 0, LINK_FAILED } };
+	} tries[] = { { -ECONNREFUSED, LINK_DOWN }, { -ETIMEDOUT, LINK_DOWN }, { -EDQUOT, LINK_LIMIT }, { -ENOMEM, LINK_FAILED }, { 0, LINK_FAILED },
+		    { 1, LINK_DOWN } };
 	struct bed *b = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(tries); i++) {
 		struct lib_end client, server;
+		struct role_msg m;
 
 		lib_end_new(&client, LINK_STREAM, LARGE);
 		lib_end_new(&server, LINK_STREAM, LARGE);
 		lib_carry(b, &client, LINK_STREAM, LARGE);
 		lib_asked(b, &server);
-		if (tries[i].error)
+		if (tries[i].error < 0)
 			lib_refuse(&server, tries[i].error);
-		else
+		else if (tries[i].error == 0)
 			close(take_fd(&server.lent)); /* its porter has died */
+		/* else it says nothing: for 3 s */
 		assert_int_equal(bed_hear(b, BED_B, LB_CLOSED, NULL).u.stats.lane_id, server.id);
-		assert_int_equal(bed_hear(b, BED_A, LB_FAILED, NULL).u.link_failed.code, tries[i].code);
+		m = bed_hear(b, BED_A, LB_FAILED, NULL);
+		assert_int_equal(m.u.link_failed.code, tries[i].code);
+		if (tries[i].code == LINK_DOWN)
+			assert_non_null(strstr(m.u.link_failed.why, "has not taken the lane"));
 		lib_end_close(&client);
 		lib_end_close(&server);
 	}

@@ -26,7 +26,7 @@ static const struct role_format {
 	uint16_t size;
 	struct {
 		uint16_t offset, size;
-	} str[4];
+	} str[5];
 } g_formats[ROLE_MSG_N] = {
 	MSG(BW_WORKLOAD_ADD, workload, STR(workload, name)),
 	MSG(BW_WORKLOAD_REMOVE, id),
@@ -122,13 +122,13 @@ static const struct role_format {
 	MSG(BL_CA_ASK, ca, CA_STRINGS),
 	MSG(BL_CA_ANSWER, ca, CA_STRINGS),
 	MSG(LB_DIAL, dial_ask),
-	MSG(LB_ASK, link_ask, STR(link_ask, source), STR(link_ask, destination), STR(link_ask, peer)),
+	MSG(LB_ASK, link_ask, STR(link_ask, source), STR(link_ask, destination), STR(link_ask, peer), STR(link_ask, serial)),
 	MSG(LB_GONE, id),
 	MSG(LB_OPENED, lane_ref),
 	MSG(LB_FAILED, link_failed, STR(link_failed, why)),
 	MSG(LB_CLOSED, stats),
 	MSG(LB_STATS, stats),
-	MSG(LB_SESSION, session, STR(session, local), STR(session, peer), STR(session, address), STR(session, cipher)),
+	MSG(LB_SESSION, session, STR(session, local), STR(session, peer), STR(session, address), STR(session, cipher), STR(session, peer_serial)),
 	MSG(LB_SESSION_STATS, session_stats),
 	MSG(LB_ANNOUNCE, id),
 	MSG(LB_CA_READY, ca, CA_STRINGS),

@@ -481,12 +481,16 @@ struct role_carry {
 	char destination[LIMIT_SERVICE_SIZE];
 };
 
+/* A certificate's serial, hexadecimal, of at most 20 bytes (RFC 5280); rounded up. */
+enum { ROLE_SERIAL_SIZE = 48 };
+
 struct role_link_ask {
 	uint32_t ask; /* the linker's number */
 	uint32_t kind;
 	char source[LIMIT_SPIFFE_ID_SIZE]; /* from the certificate, checked: a service's */
 	char destination[LIMIT_SERVICE_SIZE]; /* "ns/name" as the peer said it, checked for form */
 	char peer[LIMIT_ADDRESS_SIZE]; /* for people */
+	char serial[ROLE_SERIAL_SIZE]; /* of that certificate: says to which host it was issued (serial_is_of_host()) */
 	uint64_t link_id;	       /* see link_lane_id() */
 };
 
@@ -538,6 +542,7 @@ struct role_session {
 	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE]; /* "" if not known (yet) */
 	char address[LIMIT_ADDRESS_SIZE];			      /* the other side's */
 	char cipher[40];
+	char peer_serial[ROLE_SERIAL_SIZE]; /* of the certificate of `peer`; "" if not known */
 	char why[256];
 };
 
