@@ -1359,7 +1359,8 @@ static void test_a_host_that_asks_without_end(void **state)
 	ask_often(h, HOST_B, bad, 10);
 	assert_refused(t, "malformed", "");
 	ask_often(h, HOST_B, bad, LIMIT_CA_ASKS_AT_ONCE + 200);
-	ask_often(h, HOST_B, bad, 64);
+	for (int i = 0; i < 50 && !strstr(t->answer, "asks too often"); i++) /* five in a second are let through, perhaps the last one */
+		ask_often(h, HOST_B, bad, 64);
 	assert_refused(t, "busy", "asks too often");
 	/* Others are not kept from anything by that, and it may still ask what is revoked. */
 	question(h, CA_HOST, HOST_C, ask_text(&(struct ca_question){ .op = CA_OP_HOST }, "good"));
