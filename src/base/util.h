@@ -69,6 +69,22 @@ static inline bool str_is_terminated(const char *s, size_t size)
 	return memchr(s, '\0', size) != NULL;
 }
 
+/* put_le(), get_le() - a number as @size bytes (1 to 8), little-endian: what stands on a wire, or lies in memory that another host reads. */
+static inline void put_le(uint8_t *to, uint64_t v, unsigned size)
+{
+	for (unsigned i = 0; i < size; i++)
+		to[i] = (uint8_t)(v >> (8 * i));
+}
+
+static inline uint64_t get_le(const uint8_t *from, unsigned size)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < size; i++)
+		v |= (uint64_t)from[i] << (8 * i);
+	return v;
+}
+
 /* clock_ns() - CLOCK_MONOTONIC in nanoseconds. */
 static inline uint64_t clock_ns(void)
 {

@@ -239,21 +239,6 @@ const struct remote_key *remote_export_key(const struct remote_export *e)
 	return &e->key;
 }
 
-static void put_le(uint8_t *to, uint64_t v, unsigned size)
-{
-	for (unsigned i = 0; i < size; i++)
-		to[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get_le(const uint8_t *from, unsigned size)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < size; i++)
-		v |= (uint64_t)from[i] << (8 * i);
-	return v;
-}
-
 void remote_key_put(uint8_t *to, const struct remote_key *key)
 {
 	put_le(to, key->base, 8);

@@ -56,21 +56,6 @@ struct about {
 	uint32_t size, epoch;
 };
 
-static void put_le(uint8_t *to, uint64_t v, unsigned size)
-{
-	for (unsigned i = 0; i < size; i++)
-		to[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get_le(const uint8_t *from, unsigned size)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < size; i++)
-		v |= (uint64_t)from[i] << (8 * i);
-	return v;
-}
-
 /* -- keys */
 
 /* HKDF-Expand of @secret with the text @label and, if @n_more, so many bytes. Return: 0 or -EIO. */

@@ -109,21 +109,6 @@ static struct served_conn *served_conn_of(struct remote_conn *c)
 
 /* -- frames */
 
-static void put_le(uint8_t *to, uint64_t v, unsigned size)
-{
-	for (unsigned i = 0; i < size; i++)
-		to[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get_le(const uint8_t *from, unsigned size)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < size; i++)
-		v |= (uint64_t)from[i] << (8 * i);
-	return v;
-}
-
 static size_t frame_put(uint8_t *to, const struct frame *f)
 {
 	memset(to, 0, HEADER);
