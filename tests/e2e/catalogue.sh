@@ -28,9 +28,15 @@ e2e_start
 BASE=$T
 export ETCDCTL_API=3
 
-free_port() { "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-PORT=$(free_port)
-PEER_PORT=$(free_port)
+# Not ports that the kernel chooses: whoever connects may have one before etcd does.
+free_port() { # FROM
+	local port
+	for port in $(seq "$1" $(($1 + 999))); do
+		[ -n "$(ss -Htln "sport = :$port")" ] || { echo "$port"; return; }
+	done
+}
+PORT=$(free_port 22379)
+PEER_PORT=$(free_port 23380)
 ETCD_OPTIONS=()
 SCHEME=http
 ETCDCTL_OPTIONS=()
