@@ -10,7 +10,7 @@
 #
 # tools/install-deps.sh bench installs the peers; one whose library is missing is left out. Next to each result stands the bare
 # bounce of a cache line between the two CPUs, before and after: see bench/ipc/harness.c for why, bench/ipc/report.py for what is
-# done with it. docs/ipc.svg and docs/ipc.txt are a run of this.
+# done with it. docs/ipc.txt and docs/ipc-keys.txt (with protection keys), and their .svg, are runs of this.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build-bench}
