@@ -893,6 +893,27 @@ static void on_session(struct broker *b, uint32_t linker, const struct role_sess
 		session_refused(b, m);
 }
 
+/* Which way its frames go. */
+static void on_path(struct broker *b, uint32_t linker, const struct role_path *m)
+{
+	uint64_t key = session_key(linker, m->session);
+	const struct link_host *h;
+	struct link_session *s;
+
+	HASH_FIND(hh, b->sessions, &key, sizeof(key), s);
+	if (!s)
+		return;
+	h = link_host(b, s->hid);
+	s->path = m->path;
+	s->tag = m->tag;
+	memcpy(s->device, m->device, sizeof(s->device));
+	memcpy(s->path_why, m->why, sizeof(s->path_why));
+	LOG_EVENT(m->path == SESSION_PATH_LOST ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
+		  m->path == SESSION_PATH_LOST ? "link.rdma_lost" : m->path == SESSION_PATH_RDMA ? "link.rdma_up" : "link.rdma_off",
+		  LOG_STR("host", h ? h->name : NULL), LOG_STR("address", s->address), LOG_STR("direction", s->inbound ? "in" : "out"), LOG_STR("local_id", s->local),
+		  LOG_STR("peer_id", s->peer), LOG_STR("device", m->device[0] ? m->device : NULL), LOG_STR("why", m->why[0] ? m->why : NULL));
+}
+
 static void on_session_stats(struct broker *b, uint32_t linker, const struct role_session_stats *m)
 {
 	uint64_t key = session_key(linker, m->session);
@@ -1078,6 +1099,9 @@ void link_on_msg(struct broker *b, uint32_t linker, const struct role_msg *m, in
 		break;
 	case LB_SESSION_STATS:
 		on_session_stats(b, linker, &m->u.session_stats);
+		break;
+	case LB_PATH:
+		on_path(b, linker, &m->u.path);
 		break;
 	case LB_ANNOUNCE:
 		on_announce(b, m->u.id.id, *fd);

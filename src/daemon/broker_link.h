@@ -55,6 +55,9 @@ struct link_session {
 	char peer_serial[ROLE_SERIAL_SIZE];
 	char address[LIMIT_ADDRESS_SIZE], cipher[40];
 	int64_t up_unix_s;
+	uint32_t path; /* enum session_path */
+	uint32_t tag;  /* the upper half of its lanes' link_id; 0: LB_PATH has not come */
+	char device[64], path_why[256]; /* of LB_PATH */
 	struct role_session_stats stats; /* as of the last BL_STATS */
 	struct link_peer *between;
 	UT_hash_handle hh;

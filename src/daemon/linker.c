@@ -541,6 +541,8 @@ static void linker_event(struct linker *k, const struct epoll_event *ev)
 		if (s)
 			session_event(k, s, ev->events);
 		break;
+	case LINKER_EVENT_REMOTE:
+		break; /* rdma_poll() looks at it in each turn */
 	case LINKER_EVENT_LANE:
 		k->spin.carried++;
 		l = llane_find(k, number);
@@ -595,6 +597,7 @@ static void linker_free(struct linker *k)
 {
 	linker_tables_free(k);
 	peer_free(k);
+	rdma_free(k);
 	blob_unref(k->announce);
 	tls_free(k->tls);
 	chan_close(&k->signer);

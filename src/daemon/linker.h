@@ -15,6 +15,15 @@ void linker_set_kept_max(struct linker *k, uint64_t size);
 /* linker_set_rings_max() - bytes instead of LIMIT_LINK_RINGS_MIB, for tests. */
 void linker_set_rings_max(struct linker *k, uint64_t size);
 
+struct remote;
+
+/*
+ * linker_set_remote() - once, before linker_run(): a device that was opened before linker_isolate(), and the address where it listens, as peers are
+ * told it ("10.0.0.1:7444"; copied). @r belongs to the linker from now on, whatever is returned. Without this call there is none.
+ * Return: 0; -EINVAL: @address; other negative errno.
+ */
+MUST_CHECK int linker_set_remote(struct linker *k, struct remote *r, const char *address);
+
 /* linker_isolate() - no path, no new socket, no connection, no program from here on. */
 MUST_CHECK int linker_isolate(void);
 

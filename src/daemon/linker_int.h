@@ -6,6 +6,7 @@
  *   linker_session.c  a session's life: handshake, HELLO, time, proofs, its end
  *   linker_in.c       ciphertext -> frames -> lanes
  *   linker_out.c      lanes -> frames -> ciphertext
+ *   linker_rdma.c     a session's frames over RDMA instead
  *   linker_lane.c     a lane: between a session and an application, and its ends
  *   linker_socket.c   an application behind a socket
  *   linker_ring.c     an application that has the library: its lane in shared memory
@@ -26,6 +27,7 @@
 #include "link/flow.h"
 #include "link/frame.h"
 #include "link/tls.h"
+#include "rdma/remote.h"
 #include "shm/region.h"
 #include "shm/wake.h"
 
@@ -60,7 +62,7 @@ enum {
 /* A question to an authority, with its answer. */
 #define QUESTION_NS (30000 * MS_NS)
 
-enum linker_event { LINKER_EVENT_CHANNEL, LINKER_EVENT_LISTENER, LINKER_EVENT_SESSION, LINKER_EVENT_LANE };
+enum linker_event { LINKER_EVENT_CHANNEL, LINKER_EVENT_LISTENER, LINKER_EVENT_SESSION, LINKER_EVENT_LANE, LINKER_EVENT_REMOTE };
 
 /*
  * States of a lane, as permissions:
@@ -358,6 +360,8 @@ struct linker {
 	struct linker_stats_job stats;
 	struct spin spin;
 	bool ticks; /* somebody's descriptor may lie in a queue of ours */
+	struct remote *remote; /* owned; NULL: no RDMA device */
+	char remote_address[LIMIT_ADDRESS_SIZE]; /* where it listens */
 };
 
 /* --- linker.c --- */
@@ -473,6 +477,9 @@ bool session_lend_chunk(struct linker *k, struct session *s);
 /* session_control() - room for @size bytes of frames at the end of what waits; session_control_done() says how many it was. NULL: the session is over. */
 uint8_t *session_control(struct linker *k, struct session *s, size_t size);
 void session_control_done(struct linker *k, struct session *s, size_t size);
+
+/* --- linker_rdma.c --- */
+void rdma_free(struct linker *k);
 
 /* --- linker_lane.c --- */
 /* llane_open() - WAITING, and its session can carry: say OPEN. */

@@ -130,6 +130,7 @@ static const struct role_format {
 	MSG(LB_STATS, stats),
 	MSG(LB_SESSION, session, STR(session, local), STR(session, peer), STR(session, address), STR(session, cipher), STR(session, peer_serial)),
 	MSG(LB_SESSION_STATS, session_stats),
+	MSG(LB_PATH, path, STR(path, device), STR(path, why)),
 	MSG(LB_ANNOUNCE, id),
 	MSG(LB_CA_READY, ca, CA_STRINGS),
 	MSG(LB_CA_ASK, ca, CA_STRINGS),
@@ -237,6 +238,8 @@ static bool values_in_range(const struct role_msg *m)
 	if (type == LB_SESSION)
 		return m->u.session.state < SESSION_STATE_N && m->u.session.reason < SESSION_REASON_N &&
 		       str_is_terminated(m->u.session.why, sizeof(m->u.session.why));
+	if (type == LB_PATH)
+		return m->u.path.path < SESSION_PATH_N;
 	if (type == BL_CA_OPEN || type == LB_CA_ASK)
 		return m->u.ca.mode < CA_MODE_N;
 	if (type == BS_ISSUE)

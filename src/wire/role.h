@@ -143,6 +143,7 @@ enum role_msg_type {
 	LB_STATS,
 	LB_SESSION,	   /* a session came up, went down, or was refused (u.session) */
 	LB_SESSION_STATS,  /* u.session_stats */
+	LB_PATH,	   /* which way a session's frames go from now on, or why not by RDMA (u.path); until it comes: over TLS, and RDMA was not tried */
 	LB_ANNOUNCE,	   /* + fd: what a host offers (u.id: hid): a text from that host, unchecked but for its size */
 	LB_CA_READY,	   /* the session stands (u.ca: req, exporter) */
 	LB_CA_ASK,	   /* + fd: a question came from another host (u.ca: req, mode, exporter, peer); unchecked but for its size */
@@ -556,6 +557,23 @@ struct role_session_stats {
 	uint32_t pad;
 };
 
+/* Which way a session's frames go (docs/design/link.md, "Sessions over RDMA"). */
+enum session_path {
+	SESSION_PATH_TLS,  /* and why not by RDMA, which this host could */
+	SESSION_PATH_RDMA, /* in both directions */
+	SESSION_PATH_LOST, /* it was RDMA, which broke: LB_SESSION, down, follows */
+	SESSION_PATH_N
+};
+
+struct role_path {
+	uint32_t session; /* the linker's number */
+	uint32_t path;	  /* enum session_path */
+	uint32_t tag;	  /* the upper half of its lanes' link_id */
+	uint32_t pad;
+	char device[64]; /* SESSION_PATH_RDMA: "rxe0" */
+	char why[256];	 /* a line for people; "" with SESSION_PATH_RDMA */
+};
+
 enum ca_mode { CA_HOST, CA_JOIN, CA_MODE_N };
 
 struct role_ca {
@@ -759,6 +777,7 @@ struct role_msg {
 		struct role_link_failed link_failed;
 		struct role_session session;
 		struct role_session_stats session_stats;
+		struct role_path path;
 		struct role_ca ca;
 		struct role_key key;
 		struct role_ca_key ca_key;
