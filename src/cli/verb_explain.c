@@ -1,8 +1,16 @@
+/*
+ * Theory of operation: `sealane explain` prints one answer of /v1/explain, a line for each thing that decides, in the order in which it does:
+ * the intention, the way, the other host, the library; then both ends, and what to run where if the answer is no. The daemon has decided all
+ * of it (broker_explain.c); here are only words.
+ *
+ * Exits 0 when the pair is allowed and 1 when it is denied, so that a script can ask.
+ */
 #include "cli/api.h"
 #include "cli/table.h"
 #include "cli/units.h"
 
 #include <inttypes.h>
+#include <time.h>
 
 static void explain_line(const char *name, const char *text)
 {
@@ -50,15 +58,49 @@ static const char *explain_or(const json_t *o, const char *key, const char *othe
 /* "host b at 10.0.0.2:7443, up; a session for default/web stands" */
 static void explain_host(const json_t *host, const char *source, bool in)
 {
+	const char *takes = explain_or(host, "takes", "socket");
 	AUTO_FREE(char) text = NULL;
 
 	if (in)
 		text = api_path("from host %s at %s; a session of %s stands", explain_or(host, "name", "?"), explain_or(host, "address", "?"), source);
 	else
-		text = api_path("to host %s at %s, which is %s; %s", explain_or(host, "name", "?"), explain_or(host, "address", "?"),
+		text = api_path("to host %s at %s, which is %s; %s%s", explain_or(host, "name", "?"), explain_or(host, "address", "?"),
 				strcmp(explain_or(host, "state", ""), "up") == 0 ? "up" : "not reached now (sealane ls hosts)",
-				api_bool(host, "session") ? "a session for it stands" : "no session for it yet, the first lane opens one");
+				api_bool(host, "session") ? "a session for it stands" : "no session for it yet, the first lane opens one",
+				strstr(takes, "socket") ? "" : "; there only programs that use libsealane listen for it, so only they reach it");
 	explain_line("", text);
+}
+
+/* What to look at on the host that said no. */
+static const char *explain_remedy(const char *code)
+{
+	static const struct {
+		const char *code, *text;
+	} remedies[] = {
+		{ "denied", "its own intentions said so" },
+		{ "unknown", "is the name right? There, run `sealane ls services`" },
+		{ "down", "there, run `sealane ls services`" },
+		{ "limit", "there, run `sealane explain` for the limits, and `sealane ls lanes` for who has the lanes" },
+		{ "draining", "there, `sealane drain WORKLOAD --undo`, or wait" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(remedies); i++)
+		if (strcmp(remedies[i].code, code) == 0)
+			return remedies[i].text;
+	return "`sealane ls hosts` here, and the log there";
+}
+
+static void explain_refusal(const json_t *refused)
+{
+	const char *code = explain_or(refused, "code", "failed"), *why = explain_or(refused, "why", "");
+	char age[UNIT_TEXT_SIZE];
+	AUTO_FREE(char) text = NULL;
+
+	if (!json_is_object(refused))
+		return;
+	text = api_path("host %s, %s ago: %s%s%s (%s)", explain_or(refused, "host", "?"),
+			unit_format_age(age, (int64_t)time(NULL) - api_i64(refused, "at")), code, why[0] ? ": " : "", why, explain_remedy(code));
+	explain_line("refused last", text);
 }
 
 /* Over which hosts, what is missing before a lane can go there, and that this host's word is only one of two. */
@@ -80,16 +122,56 @@ static void explain_link(const json_t *e)
 	if (api_i64(link, "more"))
 		explain_line("", "and more");
 	explain_line("lacks", explain_or(link, "lacks", in ? "nothing on this host" : "nothing: a certificate and a host are there"));
-	other = api_path("the %s host, by its own intentions: there, run `sealane explain %s %s`", in ? "source's" : "other", source, destination);
+	explain_refusal(json_object_get(link, "refused"));
+	host = json_array_get(json_object_get(link, "hosts"), 0);
+	other = api_path("%s%s, by its own intentions: there, run `sealane explain %s %s`",
+			 api_has(host, "name") ? "host " : in ? "the source's host" : "the destination's host", explain_or(host, "name", ""), source, destination);
 	explain_line("also decides", other);
 }
 
-/* The socket file's way is `route`; a program that uses libsealane goes another one. */
-static void explain_library(const json_t *library)
+/* What to run, and where, so that the pair is allowed. */
+static void explain_to_allow(const json_t *e)
 {
-	AUTO_FREE(char) no = api_path("none: %s", api_str(library, "why"));
+	bool between = json_is_object(json_object_get(e, "link"));
+	const json_t *c;
+	size_t i;
 
-	explain_line("library", api_bool(library, "allowed") ? explain_or(library, "path", "shm") : no);
+	json_array_foreach(json_object_get(e, "to_allow"), i, c) {
+		AUTO_FREE(char) where = api_path("on host %s: ", explain_or(c, "host", "?"));
+		AUTO_FREE(char) text = api_path("%s%s", between ? where : "", explain_or(c, "command", "?"));
+
+		explain_line(i == 0 ? "to allow it" : "", text);
+	}
+}
+
+/* "allowed by this host (a); host b said no when it was asked last" */
+static char *explain_head(const json_t *e, bool allowed)
+{
+	const json_t *link = json_object_get(e, "link"), *refused = json_object_get(link, "refused");
+	bool no = strcmp(explain_or(refused, "code", ""), "denied") == 0;
+	const char *word = allowed ? "allowed" : "denied";
+
+	if (!json_is_object(link))
+		return api_path("%s -> %s: %s", api_str(e, "source"), api_str(e, "destination"), word);
+	return api_path("%s -> %s: %s by this host (%s); %s%s", api_str(e, "source"), api_str(e, "destination"), word, explain_or(e, "host", "?"),
+			no ? "denied when it was asked last by host " : "another one decides too", no ? explain_or(refused, "host", "?") : "");
+}
+
+/* The socket file's way is `route`; a program that uses libsealane goes another one. */
+static void explain_library(const json_t *e)
+{
+	const json_t *library = json_object_get(e, "library"), *service = json_object_get(e, "service");
+	bool link = strcmp(explain_or(library, "path", "shm"), "link") == 0;
+	AUTO_FREE(char) no = api_path("none: sealane_connect() fails: %s", api_str(library, "why"));
+	AUTO_FREE(char) only = NULL;
+
+	explain_line("library", !api_bool(library, "allowed") ? no : link ? "link: sealane_connect() gives a lane to another host" :
+							       "shm: sealane_connect() gives a lane in shared memory");
+	if (!json_is_object(service) || api_bool(service, "up") || api_i64(service, "listeners") == 0)
+		return;
+	only = api_path("the service has no server on its socket file; %" PRId64 " listening with libsealane. So it is reached with sealane_connect() "
+			"only, and a client of a socket file is refused", api_i64(service, "listeners"));
+	explain_line("", only);
 }
 
 static void explain_ends(const json_t *e)
@@ -117,7 +199,6 @@ static void explain_ends(const json_t *e)
 	explain_line("destination", text);
 }
 
-/* Exits 0 when the pair is allowed and 1 when it is denied, so that a script can ask. */
 int verb_explain(struct cli *c, int argc, char **argv)
 {
 	AUTO_REPLY reply = { 0 };
@@ -139,8 +220,7 @@ int verb_explain(struct cli *c, int argc, char **argv)
 	r = decision && strcmp(decision, "allow") == 0 ? CLI_OK : CLI_FAILED;
 	if (c->json)
 		return r;
-	AUTO_FREE(char) head = api_path("%s -> %s: %s%s", api_str(reply.json, "source"), api_str(reply.json, "destination"),
-					r == CLI_OK ? "allowed" : "denied", api_has(reply.json, "link") ? " by this host; another one decides too" : "");
+	AUTO_FREE(char) head = explain_head(reply.json, r == CLI_OK);
 
 	text_put(stdout, head);
 	putchar('\n');
@@ -148,9 +228,10 @@ int verb_explain(struct cli *c, int argc, char **argv)
 	explain_line("route", api_str(reply.json, "route"));
 	explain_line("why", api_str(reply.json, "why"));
 	explain_link(reply.json);
-	explain_library(json_object_get(reply.json, "library"));
+	explain_library(reply.json);
 	explain_line("identity", api_str(reply.json, "identity"));
 	explain_line("guard", api_str(reply.json, "guard"));
 	explain_ends(reply.json);
+	explain_to_allow(reply.json);
 	return r;
 }

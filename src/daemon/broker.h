@@ -109,9 +109,18 @@ struct pair_key {
 	struct service_name source, destination;
 };
 
+/* What another host said no with, when it was asked for a lane of the pair last. */
+struct pair_refusal {
+	uint32_t code; /* enum link_code */
+	int64_t at_unix_s;
+	char host[LIMIT_NAME_SIZE];
+	char why[256];
+};
+
 struct pair {
 	struct pair_key key;
 	struct lane_quota quota;
+	struct pair_refusal *refusal; /* owned; NULL: none, or a lane was opened since */
 	UT_hash_handle hh;
 };
 
@@ -239,6 +248,13 @@ struct explained_host {
 	char address[LIMIT_ADDRESS_SIZE];
 	uint32_t state; /* enum link_host_state, of the session between the two hosts */
 	bool session;	/* the source's own session, which carries the lane, stands; else the first lane opens one */
+	unsigned kinds; /* outbound: enum offer_kind, what it takes lanes of the service for; 0: not said */
+};
+
+/* What a person runs, and where, so that the pair is allowed. */
+struct explained_command {
+	char host[LIMIT_NAME_SIZE];
+	char text[2 * LIMIT_SERVICE_SIZE + 32];
 };
 
 /* broker_explain() - as the next connection from @source to @destination would be decided. */
@@ -250,7 +266,11 @@ struct broker_explanation {
 	bool library;	      /* a program that links the library would be given a lane, if it asked now */
 	const char *library_path; /* which way it would go: "shm", "link"; NULL: none would be given */
 	char library_why[256]; /* and if not, why: one line for people; "" */
-	/* ROUTE_LINK: the other host decides as well. */
+	struct explained_command to_allow[2]; /* this host, the other one: those that are known to say no */
+	size_t n_to_allow;
+	/* The two ends are on two hosts, as far as is known, so the other one decides as well; always with ROUTE_LINK. */
+	bool between;
+	const struct pair_refusal *refusal; /* the other host's, outbound; NULL. Good until the next call */
 	bool inbound;	       /* the source is on another host, and its lanes come in; else they go out */
 	const char *lacks;     /* what is missing, a certificate or a host; NULL: nothing. Good until the next call */
 	struct explained_host far[16];

@@ -347,6 +347,7 @@ static void now_open(struct broker *b, struct lane *l)
 	struct carry *c = take_ptr(l->link.opening);
 
 	l->shm.pending = false;
+	free(take_ptr(l->pair->refusal));
 	b->counters.lanes_opened++;
 	b->link.lanes_opened[0]++;
 	b->workloads[l->wid].n_allowed++;
@@ -405,6 +406,20 @@ static bool may_pass(uint32_t code)
 	return code == LINK_DOWN || code == LINK_UNKNOWN || code == LINK_DRAINING || code == LINK_FAILED;
 }
 
+/* For `sealane explain`; where there is no memory it has nothing to tell. */
+static void note_refusal(struct lane *l, const struct link_host *h, const struct role_link_failed *f)
+{
+	struct pair *p = l->pair;
+
+	if (!h || f->code == LINK_PEER || !p || (!p->refusal && !(p->refusal = calloc(1, sizeof(*p->refusal)))))
+		return; /* PEER: the client left */
+	p->refusal->code = f->code;
+	p->refusal->at_unix_s = unix_now_s();
+	memcpy(p->refusal->host, h->name, sizeof(p->refusal->host));
+	memcpy(p->refusal->why, f->why, sizeof(p->refusal->why));
+}
+static_assert(sizeof(((struct pair_refusal *)0)->why) == sizeof(((struct role_link_failed *)0)->why), "copied whole");
+
 void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_failed *f, int fd)
 {
 	struct lane *l = cross_find(b, linker, f->lane_id);
@@ -414,6 +429,7 @@ void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_f
 	if (!c)
 		return;
 	b->link.lanes_no[0][f->code]++;
+	note_refusal(l, h, f);
 	if (c->over) {
 		carry_refuse(b, l);
 		return;

@@ -7,6 +7,9 @@
  *   it does not, and the destination is here      whoever speaks as the source is on another host: its lanes come in over a link, and this
  *                                                 host's word is the second one
  *
+ * A pair that is not allowed has two ends as well: it is told which host decides what, what the other one said when it was asked last, and
+ * what to run on which host. Only an answer that was had is told of the other host; what it would say now, it alone knows.
+ *
  * Before this file: broker_api.c (who asks), core/lane.c (the route). After it: broker_views.c.
  * Must never: say of a source that is elsewhere that its lanes go directly to the server here.
  */
@@ -62,15 +65,26 @@ static bool has_session(const struct broker *b, const struct link_host *h, const
 	return false;
 }
 
+/* Which kinds of lanes @h has it up for, as far as is known: enum offer_kind. */
+static unsigned kinds_at(const struct link_host *h, const struct service_name *destination)
+{
+	unsigned kinds = 0;
+	uint32_t lanes;
+
+	for (unsigned kind = 0; kind < LINK_KIND_N; kind++)
+		if (link_host_has(h, destination, (enum link_kind)kind, &lanes) == ELSEWHERE_UP)
+			kinds |= 1u << kind;
+	return kinds;
+}
+
 /* The hosts that have it up, as far as there is room. */
 static void fill_far(struct broker *b, const struct service_name *source, const struct service_name *destination, struct broker_explanation *e)
 {
-	uint32_t lanes;
-
 	for (const struct link_host *h = b->hosts; h; h = h->hh.next) {
 		struct explained_host *x = &e->far[e->n_far];
+		unsigned kinds = kinds_at(h, destination);
 
-		if (link_host_has(h, destination, LINK_SOCKET, &lanes) != ELSEWHERE_UP)
+		if (!kinds)
 			continue;
 		if (e->n_far == ARRAY_SIZE(e->far)) {
 			e->n_far_more++;
@@ -80,15 +94,33 @@ static void fill_far(struct broker *b, const struct service_name *source, const 
 		memcpy(x->address, h->address, sizeof(x->address));
 		x->state = h->state;
 		x->session = has_session(b, h, source);
+		x->kinds = kinds;
 		e->n_far++;
 	}
 }
 
-static void explain_out(struct broker *b, const struct service_name *source, const struct service_name *destination, struct broker_explanation *e)
+/* Somebody else may have it: they are asked, and decide. */
+static bool is_elsewhere(struct broker *b, const struct service_name *destination)
 {
-	if (e->choice.route != ROUTE_LINK)
+	for (const struct link_host *h = b->hosts; h; h = h->hh.next)
+		if (link_host_knows(h, destination) || h->state != LINK_HOST_UP)
+			return true;
+	return false;
+}
+
+static void explain_out(struct broker *b, const struct service_name *source, const struct service_name *destination, const struct service *s,
+			struct broker_explanation *e)
+{
+	const struct pair *p = NULL;
+	struct pair_key key = { .source = *source, .destination = *destination };
+	bool denied = !e->choice.intention || e->choice.intention->action != INTENTION_ALLOW;
+
+	e->between = e->choice.route == ROUTE_LINK || (!(s && (s->up || s->n_listeners)) && (denied || e->library) && is_elsewhere(b, destination));
+	if (!e->between)
 		return;
 	fill_far(b, source, destination, e);
+	HASH_FIND(hh, b->pairs, &key, sizeof(key), p);
+	e->refusal = p ? p->refusal : NULL;
 	if (is_here(b, source, false))
 		e->lacks = carry_lacks(b, source, destination, LINK_SOCKET);
 	else
@@ -137,13 +169,41 @@ static void fill_peers(struct broker *b, const struct service_name *source, stru
 
 static void explain_in(struct broker *b, const struct service_name *source, const struct service *s, struct broker_explanation *e)
 {
-	if (e->choice.route != ROUTE_DIRECT && e->choice.route != ROUTE_RELAY)
-		return; /* refused, or the service is not here either */
-	e->inbound = true;
-	e->choice.route = ROUTE_LINK;
-	e->choice.why = "allowed; no workload that runs on this host speaks as the source, so its lanes come from another host";
+	bool allowed = e->choice.route == ROUTE_DIRECT || e->choice.route == ROUTE_RELAY;
+
+	if (!allowed && e->choice.route != ROUTE_REFUSE)
+		return; /* the service is not here either */
+	e->inbound = e->between = true;
 	e->lacks = welcome_lacks(b, s);
 	fill_peers(b, source, e);
+	if (!allowed)
+		return;
+	e->choice.route = ROUTE_LINK;
+	e->choice.why = "allowed; no workload that runs on this host speaks as the source, so its lanes come from another host";
+}
+
+/* ------------------------------------------------------------------ what to do */
+
+static void add_command(struct broker_explanation *e, const char *host, const struct service_name *source, const struct service_name *destination)
+{
+	struct explained_command *c = &e->to_allow[e->n_to_allow++];
+	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE];
+
+	snprintf(c->host, sizeof(c->host), "%s", host);
+	/* Both in full, so that it means the same on a host with another `namespace`. */
+	snprintf(c->text, sizeof(c->text), "sealane intention allow %s %s", service_name_format(src, source), service_name_format(dst, destination));
+}
+
+static void explain_to_allow(struct broker *b, const struct service_name *source, const struct service_name *destination, const struct service *s,
+			     struct broker_explanation *e)
+{
+	const struct intention *i = e->choice.intention;
+	bool decides = !e->between || s || is_here(b, source, false);
+
+	if (decides && (!i || i->action != INTENTION_ALLOW))
+		add_command(e, b->host, source, destination);
+	if (e->refusal && e->refusal->code == LINK_DENIED)
+		add_command(e, e->refusal->host, source, destination);
 }
 
 /* ------------------------------------------------------------------ all of it */
@@ -190,6 +250,7 @@ struct broker_explanation broker_explain(struct broker *b, const struct service_
 	if (e.library && comes_from_elsewhere(b, source))
 		e.library_path = "link";
 	if (!e.inbound)
-		explain_out(b, source, destination, &e);
+		explain_out(b, source, destination, s, &e);
+	explain_to_allow(b, source, destination, s, &e);
 	return e;
 }

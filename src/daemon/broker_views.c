@@ -527,22 +527,38 @@ static uint32_t open_lanes_of(const struct broker *b, const struct service_name 
 	return 0;
 }
 
+static json_t *view_refusal(const struct pair_refusal *r)
+{
+	return !r ? json_null() : json_pack("{s:o,s:s,s:o,s:I}", "host", text(r->host), "code", link_code_name(r->code), "why", text(r->why), "at",
+					    (json_int_t)r->at_unix_s);
+}
+
 /* Which hosts have it (or want it), and what keeps a lane from going there now. */
 static json_t *view_explained_link(const struct broker_explanation *e)
 {
 	static const char *const states[] = { "unknown", "up", "down" };
+	char kinds[OFFER_KINDS_SIZE];
 	json_t *hosts;
 
 	static_assert(ARRAY_SIZE(states) == LINK_HOST_STATE_N, "a name for each");
-	if (e->choice.route != ROUTE_LINK)
+	if (!e->between)
 		return json_null();
 	hosts = json_array();
 	for (size_t i = 0; i < e->n_far; i++)
-		hosts = list_add(hosts, json_pack("{s:o,s:o,s:s,s:b}", "name", text_or_null(e->far[i].name), "address",
+		hosts = list_add(hosts, json_pack("{s:o,s:o,s:s,s:b,s:o}", "name", text_or_null(e->far[i].name), "address",
 						  text_or_null(e->far[i].address), "state", states[e->far[i].state], "session",
-						  e->far[i].session));
-	return json_pack("{s:s,s:o,s:o,s:o}", "direction", e->inbound ? "in" : "out", "hosts", hosts, "more", number(e->n_far_more), "lacks",
-			 text_or_null(e->lacks));
+						  e->far[i].session, "takes", text_or_null(offer_kinds_format(kinds, e->far[i].kinds))));
+	return json_pack("{s:s,s:o,s:o,s:o,s:o}", "direction", e->inbound ? "in" : "out", "hosts", hosts, "more", number(e->n_far_more), "lacks",
+			 text_or_null(e->lacks), "refused", view_refusal(e->refusal));
+}
+
+static json_t *view_to_allow(const struct broker_explanation *e)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < e->n_to_allow; i++)
+		list = list_add(list, json_pack("{s:o,s:o}", "host", text_or_null(e->to_allow[i].host), "command", text(e->to_allow[i].text)));
+	return list;
 }
 
 json_t *view_explain(struct broker *b, const struct service_name *source, const struct service_name *destination,
@@ -554,11 +570,12 @@ json_t *view_explain(struct broker *b, const struct service_name *source, const 
 	const struct workload *w = s ? workload_at(b, s->wid) : NULL;
 	const struct upstream *u = e.lid < b->n_upstreams && !b->upstreams[e.lid].removed ? &b->upstreams[e.lid] : NULL;
 
-	return json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:{s:b,s:o,s:o},s:o,s:o,s:s,s:s,s:{s:o},s:o,s:o,s:o,s:o}", "source", service_text(source),
+	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:o,s:{s:b,s:o,s:o},s:o,s:o,s:s,s:s,s:{s:o},s:o,s:o,s:o,s:o}", "host", text_or_null(b->host),
+			 "source", service_text(source),
 			 "destination", service_text(destination), "source_spiffe_id", spiffe_text(b, source),
 			 "destination_spiffe_id", spiffe_text(b, destination), "decision",
 			 i && i->action == INTENTION_ALLOW ? "allow" : "deny", "route", route_name(e.choice.route), "why",
-			 e.choice.why ? e.choice.why : "", "library", "allowed", e.library, "path", text_or_null(e.library_path), "why", text(e.library_why), "link", view_explained_link(&e), "intention", view_intention(b, i, now_unix_s), "identity",
+			 e.choice.why ? e.choice.why : "", "to_allow", view_to_allow(&e), "library", "allowed", e.library, "path", text_or_null(e.library_path), "why", text(e.library_why), "link", view_explained_link(&e), "intention", view_intention(b, i, now_unix_s), "identity",
 			 e.identity ? e.identity : "", "guard", e.guard ? e.guard : "", "in_use", "open_lanes",
 			 number(open_lanes_of(b, source, destination)), "upstream",
 			 u ? view_upstream(b, u, now_unix_s) : json_null(), "service", s ? view_service(b, s) : json_null(),

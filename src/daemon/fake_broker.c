@@ -350,6 +350,8 @@ int broker_each_lane(struct broker *b, int (*fn)(void *arg, const struct lane *l
 	return 0;
 }
 
+static const struct pair_refusal g_refusal = { .code = LINK_DENIED, .at_unix_s = 1700000000, .host = "b", .why = "not here" };
+
 struct broker_explanation broker_explain(struct broker *b, const struct service_name *source,
 					 const struct service_name *destination)
 {
@@ -359,9 +361,12 @@ struct broker_explanation broker_explain(struct broker *b, const struct service_
 	copy(e.library_why, sizeof(e.library_why), "no intention allows it");
 	if (strcmp(destination->name, "far") == 0) {
 		e.choice.route = ROUTE_LINK;
+		e.between = true;
 		e.lacks = "a certificate";
 		e.n_far = e.n_far_more = 1;
-		e.far[0] = (struct explained_host){ .name = "b", .address = "10.0.0.2:7443", .state = LINK_HOST_DOWN };
+		e.far[0] = (struct explained_host){ .name = "b", .address = "10.0.0.2:7443", .state = LINK_HOST_DOWN, .kinds = OFFER_SOCKET };
+		e.refusal = &g_refusal;
+		e.to_allow[e.n_to_allow++] = (struct explained_command){ .host = "b", .text = "sealane intention allow default/web default/far" };
 	}
 	e.choice.intention = policy_decide(b->policy, source, destination, 1700000000);
 	for (uint32_t i = 0; i < b->n_services; i++)

@@ -1529,8 +1529,39 @@ static void test_explained(void **state)
 	serve(h, 50);
 	assert_int_equal(http(h, "GET", "/v1/explain?source=stranger&destination=redis", ""), 200);
 	assert_then("\"direction\":\"in\"", "its socket does not listen");
+	/* Denied: which end is where, and what to run on which host. */
 	assert_int_equal(http(h, "GET", "/v1/explain?source=nobody&destination=redis", ""), 200);
-	assert_then("\"route\":\"refuse\"", "\"link\":null");
+	assert_then("\"route\":\"refuse\"", "\"to_allow\":[{\"host\":\"a\",\"command\":\"sealane intention allow default/nobody default/redis\"}]");
+	assert_then("\"direction\":\"in\"", "\"refused\":null");
+}
+
+/* Denied, of a service that another host has: this host's part; and what the other one said, once it was asked. */
+static void test_explained_refusals(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	has(h, "b", "default/far up 0\ndefault/other up 0 messages\n");
+	has(h, "c", "");
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=other", ""), 200);
+	assert_then("\"host\":\"a\"", "\"decision\":\"deny\"");
+	assert_then("\"route\":\"refuse\"", "\"to_allow\":[{\"host\":\"a\",\"command\":\"sealane intention allow default/web default/other\"}]");
+	assert_then("\"direction\":\"out\"", "\"hosts\":[{\"name\":\"b\"");
+	assert_then("\"direction\":\"out\"", "\"takes\":\"messages\"");
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=nowhere", ""), 200);
+	assert_then("\"route\":\"refuse\"", "\"link\":null"); /* every host has told, and it is not of it */
+
+	client(h, "web", 1);
+	failed(h, want_told(h, BL_CARRY)->u.carry.lane_id, LINK_DENIED, true);
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_then("\"decision\":\"allow\"", "\"to_allow\":[{\"host\":\"b\",\"command\":\"sealane intention allow default/web default/far\"}]");
+	assert_then("\"refused\":{\"host\":\"b\"", "\"code\":\"denied\"");
+	client(h, "web", 2);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	opened(h, lane);
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_then("\"decision\":\"allow\"", "\"to_allow\":[]");
+	assert_then("\"direction\":\"out\"", "\"refused\":null");
 }
 
 static void test_refused_sessions(void **state)
@@ -1683,7 +1714,7 @@ int main(void)
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_comes_in_unproven), TEST(test_not_let_in), TEST(test_server_not_up),
-		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained),
+		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
 		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 		TEST(test_library_goes_out), TEST(test_library_late), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),
 		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken), TEST(test_library_shares),
