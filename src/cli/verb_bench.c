@@ -310,7 +310,7 @@ static int bench_rtt(struct bench *b, struct bench_result *ret)
 	size_t n = 0;
 	int r = 0;
 
-	while (n < BENCH_SAMPLES && now < end) {
+	while (n < BENCH_SAMPLES && (now < end || n == 0)) { /* on a busy machine one trip may take longer than the slice */
 		start = now;
 		r = b->path->send(b);
 		if (r >= 0)
@@ -321,8 +321,6 @@ static int bench_rtt(struct bench *b, struct bench_result *ret)
 		if (start >= warm)
 			b->shared->samples[n++] = (uint32_t)(now - start);
 	}
-	if (n == 0)
-		return -ETIME;
 	qsort(b->shared->samples, n, sizeof(b->shared->samples[0]), bench_compare);
 	ret->p50_ns = bench_percentile(b, n, 0.5);
 	ret->p99_ns = bench_percentile(b, n, 0.99);
