@@ -31,11 +31,11 @@ static void on_ping(struct linker *k, struct session *s, uint64_t value)
 		session_control_done(k, s, frame_put_ping(to, FRAME_PONG, value));
 }
 
-static int on_hello(struct linker *k, struct session *s, uint32_t window)
+static int on_hello(struct linker *k, struct session *s, const struct frame *f)
 {
 	if (s->phase != PHASE_GREETED)
 		return session_over(k, s, SESSION_PROTOCOL, "HELLO for the second time");
-	session_greeted(k, s, window);
+	session_greeted(k, s, f->u.hello.window);
 	return 0;
 }
 
@@ -43,7 +43,7 @@ static int session_on_frame(struct linker *k, struct session *s, const struct fr
 {
 	switch ((enum frame_type)f->type) {
 	case FRAME_HELLO:
-		return on_hello(k, s, f->u.window);
+		return on_hello(k, s, f);
 	case FRAME_OPEN:
 		return llane_on_open(k, s, f);
 	case FRAME_DATA:
@@ -143,7 +143,8 @@ static int session_decrypt(struct linker *k, struct session *s)
 	if (fill < 0)
 		return -EPROTO;
 	if (n == -EPIPE)
-		return session_over(k, s, SESSION_OK, "the other side closed the session");
+		return s->phase == PHASE_UP ? session_over(k, s, SESSION_OK, "the other side closed the session")
+					    : session_over(k, s, SESSION_LOST, "the other side ended the session at once; its log says why (link.refuse)");
 	if (n < 0)
 		return session_over(k, s, s->tls.reason, s->tls.why);
 	return put_by(k, s, (size_t)fill);

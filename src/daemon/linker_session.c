@@ -84,7 +84,7 @@ static bool is_refusal(const struct session *s)
 {
 	if (s->is_client)
 		return !s->told_up && s->reason != SESSION_OK; /* also one that reached nobody */
-	return !s->told_up && s->reason >= SESSION_NO_CERTIFICATE && s->reason <= SESSION_PROTOCOL;
+	return !s->told_up && s->reason >= SESSION_NO_CERTIFICATE && s->reason <= SESSION_LIMIT;
 }
 
 /* Beginning. */
@@ -203,18 +203,24 @@ static uint32_t tag_of(struct session *s)
 void session_established(struct linker *k, struct session *s)
 {
 	struct llane *l, *next;
+	const char *why;
 	uint8_t *to;
 
 	if (s->tls.use != TLS_JOIN)
 		stranger_leave(k, s);
 	s->purpose = purpose_of(k, s);
+	why = s->is_client || s->tls.use == TLS_JOIN ? NULL : proven_add(k, s);
+	if (why) {
+		session_over(k, s, SESSION_LIMIT, why);
+		return;
+	}
 	s->tag = tag_of(s);
 	s->phase = PHASE_GREETED;
 	s->deadline_ns = k->now_ns + HANDSHAKE_NS;
 	to = session_control(k, s, FRAME_HELLO_SIZE);
 	if (!to)
 		return;
-	session_control_done(k, s, frame_put_hello(to, k->trust.window));
+	session_control_done(k, s, frame_put_hello(to, k->trust.window, 0));
 	for (l = TAILQ_FIRST(&s->lanes); l && s->phase == PHASE_GREETED; l = next) {
 		next = TAILQ_NEXT(l, of_session);
 		llane_open(k, l);

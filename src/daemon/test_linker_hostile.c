@@ -219,7 +219,7 @@ static void add(struct bytes *y, uint32_t lane, unsigned type, unsigned flags, c
 
 static void add_hello(struct bytes *y)
 {
-	y->size += frame_put_hello(y->at + y->size, 65536);
+	y->size += frame_put_hello(y->at + y->size, 65536, 0);
 }
 
 static void add_open(struct bytes *y, uint32_t lane)
@@ -893,19 +893,9 @@ static void test_the_greatest_pays(void **state)
 	bed_lane_close(&slow);
 }
 
-/* Strangers. */
+/* Sessions. */
 
-enum { SILENT = 2000, JOINERS = 300, COMES_IN_MS = 4000 };
-
-static void raise_fds(void)
-{
-	struct rlimit lim;
-
-	assert_int_equal(getrlimit(RLIMIT_NOFILE, &lim), 0);
-	lim.rlim_cur = lim.rlim_max;
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &lim), 0);
-	assert_true(lim.rlim_cur > SILENT + 200);
-}
+enum { SESSIONS_MAX = 16, COMES_IN_MS = 4000 };
 
 /* Somebody with a certificate, from 127.0.0.@from: sooner than any of the silent ones is given up by itself. */
 static void comes_in(struct bed *b, uint8_t from)
@@ -920,6 +910,61 @@ static void comes_in(struct bed *b, uint8_t from)
 	assert_true(SSL_read(c.ssl, &byte, 1) == 1); /* its HELLO */
 	assert_in_range((clock_ns() - began_ns) / 1000000, 0, COMES_IN_MS);
 	raw_close(&c);
+}
+
+
+static int setup_few_sessions(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	bed_init(&r->bed);
+	r->bed.sessions_max = SESSIONS_MAX;
+	bed_start(&r->bed);
+	r->bystander = bed_lane(&r->bed);
+	bed_hear_session(&r->bed, BED_A, SESSION_UP);
+	bed_hear_session(&r->bed, BED_B, SESSION_UP);
+	*state = r;
+	return 0;
+}
+
+/* Somebody with certificates who takes all that there is: others still come in. It is told, and so is its own host. */
+static void test_sessions_without_end(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct raw taken[SESSIONS_MAX];
+	struct bytes y = {};
+	struct role_session s;
+	unsigned n = 0;
+
+	add_hello(&y);
+	do {
+		taken[n] = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, 2);
+		raw_put(&taken[n++], y.at, y.size);
+		s = bed_hear(b, BED_B, LB_SESSION, NULL).u.session;
+	} while (s.state == SESSION_UP && n < SESSIONS_MAX);
+	assert_int_equal(s.state, SESSION_REFUSED);
+	assert_string_equal(session_reason_name(s.reason), "limit");
+	assert_non_null(strstr(s.why, "as many sessions here as are left"));
+	assert_in_range(n - 1, SESSIONS_MAX / 2 - 1, SESSIONS_MAX / 2); /* the bystander's is one */
+	comes_in(b, 3);
+	comes_in(b, 4);
+	for (unsigned i = 0; i < n; i++)
+		raw_close(&taken[i]);
+}
+
+/* Strangers. */
+
+enum { SILENT = 2000, JOINERS = 300 };
+
+static void raise_fds(void)
+{
+	struct rlimit lim;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &lim), 0);
+	lim.rlim_cur = lim.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &lim), 0);
+	assert_true(lim.rlim_cur > SILENT + 200);
 }
 
 static void test_silent_connections(void **state)
@@ -1013,9 +1058,10 @@ static void test_joiners(void **state)
 int main(int argc, char **argv)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+#define TEST_FEW(t) cmocka_unit_test_setup_teardown(t, setup_few_sessions, teardown)
 #define TEST_LITTLE(t) cmocka_unit_test_setup_teardown(t, setup_little_memory, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST_LITTLE(test_a_byte_is_not_a_window), TEST_LITTLE(test_the_greatest_pays),
+		TEST_LITTLE(test_a_byte_is_not_a_window), TEST_LITTLE(test_the_greatest_pays), TEST_FEW(test_sessions_without_end),
 		TEST(test_silent_connections), TEST(test_flood), TEST(test_joiners),
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),

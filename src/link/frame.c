@@ -7,6 +7,7 @@
  */
 #include "link/frame.h"
 
+#include "base/address.h"
 #include "core/name.h"
 
 #define BY_CLIENT 1u
@@ -39,6 +40,7 @@ static const struct frame_rule {
 	[FRAME_ANNOUNCE] = { "ANNOUNCE", BY_SERVER, IN_HOSTS, false, FRAME_MORE, 0, FRAME_PAYLOAD_MAX },
 	[FRAME_CA_ASK] = { "CA_ASK", BY_CLIENT, IN_CA, false, FRAME_MORE, 1, FRAME_PAYLOAD_MAX },
 	[FRAME_CA_ANSWER] = { "CA_ANSWER", BY_SERVER, IN_CA, false, FRAME_MORE, 1, FRAME_PAYLOAD_MAX },
+	[FRAME_RDMA] = { "RDMA", BY_BOTH, IN_LANES, false, 0, 1, 1 + FRAME_WHY_MAX },
 };
 
 static uint16_t get16(const uint8_t *b)
@@ -104,10 +106,11 @@ static const char *header_fault(const struct frame *f, bool from_client, enum fr
 
 static const char *read_hello(struct frame *f)
 {
-	if (get16(f->payload) != FRAME_VERSION || get16(f->payload + 2) != 0)
+	if (get16(f->payload) != FRAME_VERSION)
 		return "HELLO of another version";
-	f->u.window = get32(f->payload + 4);
-	return f->u.window < FRAME_WINDOW_MIN || f->u.window > FRAME_WINDOW_MAX ? "HELLO with a window out of bounds" : NULL;
+	f->u.hello.has = get16(f->payload + 2);
+	f->u.hello.window = get32(f->payload + 4);
+	return f->u.hello.window < FRAME_WINDOW_MIN || f->u.hello.window > FRAME_WINDOW_MAX ? "HELLO with a window out of bounds" : NULL;
 }
 
 static const char *read_open(struct frame *f)
@@ -126,6 +129,14 @@ static const char *read_open(struct frame *f)
 	return NULL;
 }
 
+/* What a peer wrote for people: printable ASCII, whatever it was. @to has room for @n bytes and a NUL. */
+static void read_text(char *to, const uint8_t *from, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		to[i] = from[i] >= ' ' && from[i] <= '~' ? (char)from[i] : '?';
+	to[n] = '\0';
+}
+
 static bool code_is_known(uint8_t code)
 {
 	return code > LINK_CODE_NONE && code < LINK_CODE_N;
@@ -138,9 +149,7 @@ static const char *read_refused(struct frame *f)
 	f->u.refused.code = f->payload[0];
 	if (!code_is_known(f->payload[0]))
 		return "REFUSED with an unknown code";
-	for (size_t i = 0; i < n; i++)
-		f->u.refused.why[i] = f->payload[1 + i] >= ' ' && f->payload[1 + i] <= '~' ? (char)f->payload[1 + i] : '?';
-	f->u.refused.why[n] = '\0';
+	read_text(f->u.refused.why, f->payload + 1, n);
 	return NULL;
 }
 
@@ -157,7 +166,54 @@ static const char *read_proof(struct frame *f)
 	return NULL;
 }
 
-static const char *payload_fault(struct frame *f)
+/* The step's number of the connection. */
+static const char *read_rdma_number(struct frame *f, size_t min, size_t max)
+{
+	if (f->size < min || f->size > max)
+		return "RDMA of a size that its step cannot have";
+	f->u.rdma.number = get64(f->payload + 1);
+	return f->u.rdma.number == 0 ? "RDMA for connection number 0" : NULL;
+}
+
+static const char *read_rdma_here(struct frame *f)
+{
+	const char *why = read_rdma_number(f, 1 + 8 + 1, 1 + 8 + LIMIT_ADDRESS_SIZE - 1);
+	struct sockaddr_storage a;
+	socklen_t size;
+
+	if (why)
+		return why;
+	read_text(f->u.rdma.address, f->payload + 9, f->size - 9u);
+	return address_parse(f->u.rdma.address, &a, &size) < 0 ? "RDMA HERE with something that is no address" : NULL;
+}
+
+static const char *read_rdma(struct frame *f, bool from_client)
+{
+	const char *why;
+
+	f->u.rdma.step = f->payload[0];
+	switch (f->u.rdma.step) {
+	case RDMA_ASK:
+		why = from_client ? read_rdma_number(f, 1 + 8 + 1, 1 + 8 + 1) : "RDMA ASK from the server";
+		if (!why)
+			f->u.rdma.cap_log2 = f->payload[9];
+		return why;
+	case RDMA_HERE:
+		return from_client ? "RDMA HERE from the client" : read_rdma_here(f);
+	case RDMA_KEY:
+		f->u.rdma.key = f->payload + 1;
+		return f->size == 1 + FRAME_RDMA_KEY_SIZE ? NULL : "RDMA KEY of a size that no key has";
+	case RDMA_SWITCH:
+		return f->size == 1 ? NULL : "RDMA SWITCH with something behind it";
+	case RDMA_NO:
+		read_text(f->u.rdma.why, f->payload + 1, f->size - 1u);
+		return NULL;
+	default:
+		return "RDMA of an unknown step";
+	}
+}
+
+static const char *payload_fault(struct frame *f, bool from_client)
 {
 	switch (f->type) {
 	case FRAME_HELLO:
@@ -178,6 +234,8 @@ static const char *payload_fault(struct frame *f)
 	case FRAME_PONG:
 		f->u.ping = get64(f->payload);
 		return NULL;
+	case FRAME_RDMA:
+		return read_rdma(f, from_client);
 	default:
 		return NULL;
 	}
@@ -198,7 +256,7 @@ ssize_t frame_parse(struct frame *ret, const uint8_t *bytes, size_t size, bool f
 	if (size - FRAME_HEADER_SIZE < ret->size)
 		return 0;
 	ret->payload = bytes + FRAME_HEADER_SIZE;
-	*ret_why = payload_fault(ret);
+	*ret_why = payload_fault(ret, from_client);
 	return *ret_why ? -EPROTO : FRAME_HEADER_SIZE + ret->size;
 }
 
@@ -221,11 +279,11 @@ void frame_put_header(uint8_t *to, uint32_t lane, enum frame_type type, uint8_t 
 	to[7] = flags;
 }
 
-size_t frame_put_hello(uint8_t *to, uint32_t window)
+size_t frame_put_hello(uint8_t *to, uint32_t window, uint16_t has)
 {
 	frame_put_header(to, 0, FRAME_HELLO, 0, 8);
 	put16(to + 8, FRAME_VERSION);
-	put16(to + 10, 0);
+	put16(to + 10, has);
 	put32(to + 12, window);
 	return FRAME_HELLO_SIZE;
 }
@@ -276,6 +334,48 @@ size_t frame_put_empty(uint8_t *to, uint32_t lane, enum frame_type type)
 {
 	frame_put_header(to, lane, type, 0, 0);
 	return FRAME_HEADER_SIZE;
+}
+
+static size_t put_rdma(uint8_t *to, enum rdma_step step, size_t size)
+{
+	frame_put_header(to, 0, FRAME_RDMA, 0, 1 + size);
+	to[8] = (uint8_t)step;
+	return FRAME_HEADER_SIZE + 1 + size;
+}
+
+size_t frame_put_rdma_ask(uint8_t *to, uint64_t number, uint8_t cap_log2)
+{
+	put64(to + 9, number);
+	to[17] = cap_log2;
+	return put_rdma(to, RDMA_ASK, 8 + 1);
+}
+
+size_t frame_put_rdma_here(uint8_t *to, uint64_t number, const char *address)
+{
+	size_t n = strnlen(address, LIMIT_ADDRESS_SIZE - 1);
+
+	put64(to + 9, number);
+	memcpy(to + 17, address, n);
+	return put_rdma(to, RDMA_HERE, 8 + n);
+}
+
+size_t frame_put_rdma_key(uint8_t *to, const uint8_t key[FRAME_RDMA_KEY_SIZE])
+{
+	memcpy(to + 9, key, FRAME_RDMA_KEY_SIZE);
+	return put_rdma(to, RDMA_KEY, FRAME_RDMA_KEY_SIZE);
+}
+
+size_t frame_put_rdma_switch(uint8_t *to)
+{
+	return put_rdma(to, RDMA_SWITCH, 0);
+}
+
+size_t frame_put_rdma_no(uint8_t *to, const char *why)
+{
+	size_t n = strnlen(why, FRAME_WHY_MAX);
+
+	memcpy(to + 9, why, n);
+	return put_rdma(to, RDMA_NO, n);
 }
 
 size_t frame_put_proof(uint8_t *to, const uint8_t *signature, size_t signature_size, const uint8_t *certificates, size_t certificates_size)

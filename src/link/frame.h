@@ -28,6 +28,8 @@ enum {
 	FRAME_OPEN_SIZE_MAX = FRAME_HEADER_SIZE + 2 + LIMIT_SERVICE_SIZE,
 	FRAME_REFUSED_SIZE_MAX = FRAME_HEADER_SIZE + 1 + FRAME_WHY_MAX,
 	FRAME_PROOF_CERTIFICATES = 4,
+	FRAME_RDMA_KEY_SIZE = 24, /* of a ring: docs/design/rdma.md */
+	FRAME_RDMA_SIZE_MAX = FRAME_HEADER_SIZE + 1 + 8 + FRAME_WHY_MAX,
 };
 
 enum frame_type {
@@ -46,8 +48,15 @@ enum frame_type {
 	FRAME_ANNOUNCE,
 	FRAME_CA_ASK,
 	FRAME_CA_ANSWER,
+	FRAME_RDMA,
 	FRAME_TYPE_N
 };
+
+/* HELLO: what its sender has. */
+enum { FRAME_HAS_RDMA = 1 };
+
+/* RDMA's first byte: how a session's frames move from TLS to a ring (docs/design/link.md, "Sessions over RDMA"). */
+enum rdma_step { RDMA_ASK = 1, RDMA_HERE, RDMA_KEY, RDMA_SWITCH, RDMA_NO, RDMA_STEP_N };
 
 /* DATA: bits 4 to 7 are the record's tag. */
 enum { FRAME_MORE = 1, FRAME_TAG_SHIFT = 4, FRAME_TAG_MAX = 15 };
@@ -77,7 +86,10 @@ struct frame {
 	uint8_t flags;
 	const uint8_t *payload; /* borrowed from what was parsed */
 	union {
-		uint32_t window; /* HELLO */
+		struct {
+			uint32_t window;
+			uint16_t has; /* FRAME_HAS_*, and bits of later versions */
+		} hello;
 		struct {
 			uint8_t kind; /* enum link_kind */
 			char destination[LIMIT_SERVICE_SIZE]; /* of the form ns/name */
@@ -93,6 +105,14 @@ struct frame {
 			uint16_t signature_size, certificates_size;
 		} proof;
 		uint64_t ping; /* PING, PONG */
+		struct {
+			uint8_t step;	   /* enum rdma_step */
+			uint8_t cap_log2;  /* ASK; not held against any bounds */
+			uint64_t number;   /* ASK, HERE: of the connection in this session; not 0 */
+			const uint8_t *key; /* KEY: borrowed, FRAME_RDMA_KEY_SIZE bytes */
+			char address[LIMIT_ADDRESS_SIZE]; /* HERE: as address_parse() takes it */
+			char why[FRAME_WHY_MAX + 1];	  /* NO: printable ASCII */
+		} rdma;
 	} u;
 };
 
@@ -115,13 +135,19 @@ const char *frame_name(unsigned type);
 void frame_put_header(uint8_t *to, uint32_t lane, enum frame_type type, uint8_t flags, size_t payload_size);
 
 /* The others write a whole frame at @to and return its size. @to has room for it: the sizes above. */
-size_t frame_put_hello(uint8_t *to, uint32_t window);
+size_t frame_put_hello(uint8_t *to, uint32_t window, uint16_t has);
 size_t frame_put_open(uint8_t *to, uint32_t lane, enum link_kind kind, const char *destination);
 size_t frame_put_refused(uint8_t *to, uint32_t lane, enum link_code code, const char *why); /* @why: cut off at FRAME_WHY_MAX */
 size_t frame_put_credit(uint8_t *to, uint32_t lane, uint32_t credit);
 size_t frame_put_code(uint8_t *to, uint32_t lane, enum link_code code); /* RESET */
 size_t frame_put_ping(uint8_t *to, enum frame_type type, uint64_t value); /* PING, PONG */
 size_t frame_put_empty(uint8_t *to, uint32_t lane, enum frame_type type); /* OPENED, FIN, GOAWAY */
+/* RDMA, step by step; each is at most FRAME_RDMA_SIZE_MAX. @address: shorter than LIMIT_ADDRESS_SIZE. @why: cut off at FRAME_WHY_MAX. */
+size_t frame_put_rdma_ask(uint8_t *to, uint64_t number, uint8_t cap_log2);
+size_t frame_put_rdma_here(uint8_t *to, uint64_t number, const char *address);
+size_t frame_put_rdma_key(uint8_t *to, const uint8_t key[FRAME_RDMA_KEY_SIZE]);
+size_t frame_put_rdma_switch(uint8_t *to);
+size_t frame_put_rdma_no(uint8_t *to, const char *why);
 /* frame_put_proof() - the signature and the certificates, one DER after another. Return: 0 if it is more than a frame takes. */
 size_t frame_put_proof(uint8_t *to, const uint8_t *signature, size_t signature_size, const uint8_t *certificates, size_t certificates_size);
 

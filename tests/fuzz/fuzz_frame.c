@@ -14,6 +14,26 @@ static void require(bool good)
 		abort();
 }
 
+/* What was read is what would be written, but for text that is not printable. */
+static void check_rdma(const struct frame *f)
+{
+	uint8_t again[FRAME_RDMA_SIZE_MAX];
+	size_t n = 0;
+
+	require(f->u.rdma.step >= RDMA_ASK && f->u.rdma.step < RDMA_STEP_N);
+	if (f->u.rdma.step == RDMA_ASK)
+		n = frame_put_rdma_ask(again, f->u.rdma.number, f->u.rdma.cap_log2);
+	else if (f->u.rdma.step == RDMA_HERE)
+		n = frame_put_rdma_here(again, f->u.rdma.number, f->u.rdma.address);
+	else if (f->u.rdma.step == RDMA_KEY)
+		n = frame_put_rdma_key(again, f->u.rdma.key);
+	else if (f->u.rdma.step == RDMA_SWITCH)
+		n = frame_put_rdma_switch(again);
+	else
+		require(frame_put_rdma_no(again, f->u.rdma.why) == FRAME_HEADER_SIZE + (size_t)f->size);
+	require(n == 0 || (n == FRAME_HEADER_SIZE + (size_t)f->size && memcmp(again + FRAME_HEADER_SIZE, f->payload, f->size) == 0));
+}
+
 static void check_form(const struct frame *f)
 {
 	struct service_name name;
@@ -21,7 +41,7 @@ static void check_form(const struct frame *f)
 
 	switch (f->type) {
 	case FRAME_HELLO:
-		require(f->u.window >= FRAME_WINDOW_MIN && f->u.window <= FRAME_WINDOW_MAX);
+		require(f->u.hello.window >= FRAME_WINDOW_MIN && f->u.hello.window <= FRAME_WINDOW_MAX);
 		break;
 	case FRAME_OPEN:
 		require(f->u.open.kind < LINK_KIND_N && service_name_parse(&name, f->u.open.destination, "x") == 0);
@@ -40,6 +60,9 @@ static void check_form(const struct frame *f)
 	case FRAME_PROOF:
 		require(f->u.proof.signature_size <= SIGNATURE_SIZE && f->u.proof.certificates_size > 0);
 		require(f->u.proof.certificates + f->u.proof.certificates_size == f->payload + f->size);
+		break;
+	case FRAME_RDMA:
+		check_rdma(f);
 		break;
 	case FRAME_DATA:
 		require(!(f->flags & ~frame_data_flags(true, FRAME_TAG_MAX)) && (f->size > 0 || !(f->flags & FRAME_MORE)));
