@@ -65,7 +65,7 @@ _sealane() {
 		drain) words="$(_sealane_names workloads) --undo" ;;
 		logs) words="-f -n --json" ;;
 		top) words="-n -d --json" ;;
-		bench) words="--wait --time --json" ;;
+		bench) words="rdma --listen --connect --wait --time --json" ;;
 		ca) words="init token ls grant ungrant revoke unrevoke --service --for --address --json" ;;
 		join) words="--again --json" ;;
 		cdi) words="--dir" ;;

@@ -48,11 +48,15 @@ static const struct cli_verb g_verbs[] = {
 	  "  -d TIME    between rounds: 5, 500ms, 1m (default 1s)\n"
 	  "With --json: the lanes' counters, one answer each round.\n" },
 	{ "doctor", verb_doctor, "doctor", "What this machine gives sealane, and what to change", "Exits 1 when something that sealane needs is missing.\n" },
-	{ "bench", verb_bench, "bench [--wait adaptive|spin|block] [--time TIME]",
-	  "Measure a lane on this machine, beside a Unix socket and TCP",
-	  "  --wait  how the lane's two ends wait (default: adaptive)\n"
-	  "  --time  for all of it: 10s, 500ms (default: 2s)\n"
-	  "Two processes, each on a CPU of its own if there are two. No daemon is needed.\n" },
+	{ "bench", verb_bench, "bench [--wait adaptive|spin|block] [--time TIME]\n"
+	  "bench rdma [--listen ADDRESS | --connect ADDRESS] [--wait adaptive|spin|block] [--time TIME]",
+	  "Measure a lane on this machine, or one-sided memory on RDMA devices",
+	  "  --wait  how the two ends wait (default: adaptive)\n"
+	  "  --time  for all of it: 10s, 500ms (default: 2s; rdma: 6s)\n"
+	  "  --listen ADDRESS   be the far end, on the other host, for one measurement (10.0.0.2, or with a port: 10.0.0.2:7449)\n"
+	  "  --connect ADDRESS  measure with who listens there\n"
+	  "A lane is measured beside a Unix socket and TCP; two processes, each on a CPU of its own if there are two. No daemon is needed.\n"
+	  "rdma without an address: both ends on this host. Without a device it says why, and measures what stands in for one.\n" },
 	{ "ca", verb_ca,
 	  "ca init\n"
 	  "ca token HOST [--service NAME ...] [--for TIME] [--address ADDRESS:PORT]\n"

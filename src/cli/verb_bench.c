@@ -6,8 +6,11 @@
  * machine it changes with where the hypervisor puts them. Where the CPU has memory protection keys, the lane is measured as it is, with
  * the key kept open, and without a key: what the keys cost, and what a batch under one gate saves. bench/ipc.sh is the thorough
  * measurement, with more to compare to.
+ *
+ * `sealane bench rdma` is in bench_rdma.c.
  */
 #include "cli/api.h"
+#include "cli/bench_rdma.h"
 #include "cli/table.h"
 #include "cli/units.h"
 #include "client/lane.h"
@@ -28,6 +31,7 @@ enum {
 	BENCH_BOUNCES = 20000,
 	BENCH_CHUNK = 64, /* messages between looks at the clock */
 	BENCH_STUCK_S = 20,
+	BENCH_RDMA_SPIN_US = 50, /* some round trips of a card, and few enough that a sleeper costs little */
 };
 
 /* What both processes see. */
@@ -475,26 +479,46 @@ static int bench_run(struct bench *b)
 	return r;
 }
 
+static int bench_lanes(struct bench *b, double seconds, enum sealane_wait wait)
+{
+	b->wait = wait;
+	b->keys = keys_start() == 0 && sealane_guarded(NULL);
+	b->slice_ns = (uint64_t)(seconds * 1e9 / 1.2 / 4 / (b->keys ? 5 : 3)); /* paths; two sizes, two measurements; a fifth is for warming up */
+	b->shared = mmap(NULL, sizeof(*b->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (b->shared == MAP_FAILED)
+		return cli_error(b->c, "memory for the samples: %s", strerror(errno));
+	alarm((unsigned)seconds * 3 + BENCH_STUCK_S); /* the other process is gone, or nobody lets us run */
+	return bench_run(b);
+}
+
 int verb_bench(struct cli *c, int argc, char **argv)
 {
 	const char *wait = "adaptive";
-	double seconds = 2;
-	const struct opt opts[] = { { "wait", 'w', OPT_STRING, &wait }, { "time", 't', OPT_DURATION, &seconds } };
+	struct bench_rdma_options rdma = { 0 };
+	double seconds = 0;
+	const struct opt opts[] = { { "wait", 'w', OPT_STRING, &wait }, { "time", 't', OPT_DURATION, &seconds },
+				    { "listen", 'l', OPT_STRING, &rdma.listen }, { "connect", 'c', OPT_STRING, &rdma.connect } };
 	struct bench b = { .c = c };
+	int n = cli_begin(c, opts, ARRAY_SIZE(opts), argc, argv, OPT_OPERANDS_ANYWHERE, 0, 1);
 
-	if (cli_begin(c, opts, ARRAY_SIZE(opts), argc, argv, OPT_OPERANDS_ANYWHERE, 0, 0) < 0)
+	if (n < 0)
 		return c->exit;
+	if (n == 1 && strcmp(argv[0], "rdma") != 0)
+		return cli_usage(c, "what is measured is nothing more, or rdma; not \"%s\"", argv[0]);
+	if (n == 0 && (rdma.listen || rdma.connect))
+		return cli_usage(c, "--listen and --connect are for `sealane bench rdma`");
+	if (rdma.listen && rdma.connect)
+		return cli_usage(c, "--listen on one host, --connect on the other");
 	if (strcmp(wait, "adaptive") != 0 && strcmp(wait, "spin") != 0 && strcmp(wait, "block") != 0)
 		return cli_usage(c, "--wait is adaptive, spin or block, not \"%s\"", wait);
+	seconds = seconds > 0 ? seconds : n == 1 ? 6 : 2;
 	if (seconds < 0.1 || seconds > 3600)
 		return cli_usage(c, "--time: between 100ms and 1h");
-	b.wait = wait[0] == 's' ? SEALANE_WAIT_SPIN : wait[0] == 'b' ? SEALANE_WAIT_BLOCK : SEALANE_WAIT_ADAPTIVE;
-	b.keys = keys_start() == 0 && sealane_guarded(NULL);
-	b.slice_ns = (uint64_t)(seconds * 1e9 / 1.2 / 4 / (b.keys ? 5 : 3)); /* paths; two sizes, two measurements; a fifth is for warming up */
-	b.shared = mmap(NULL, sizeof(*b.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (b.shared == MAP_FAILED)
-		return cli_error(c, "memory for the samples: %s", strerror(errno));
 	bench_find_cpus(&b);
-	alarm((unsigned)seconds * 3 + BENCH_STUCK_S); /* the other process is gone, or nobody lets us run */
-	return bench_run(&b);
+	if (n == 0)
+		return bench_lanes(&b, seconds, wait[0] == 's' ? SEALANE_WAIT_SPIN : wait[0] == 'b' ? SEALANE_WAIT_BLOCK : SEALANE_WAIT_ADAPTIVE);
+	rdma.seconds = seconds;
+	rdma.spin_ns = wait[0] == 's' ? UINT64_MAX : wait[0] == 'b' ? 0 : BENCH_RDMA_SPIN_US * UINT64_C(1000);
+	memcpy(rdma.cpu, b.cpu, sizeof(rdma.cpu));
+	return bench_rdma(c, &rdma);
 }

@@ -19,7 +19,7 @@ MAY_USE = {
     "daemon": ALL,
     "client": {"base", "shm", "wire"},
     "preload": {"base", "client"},
-    "cli": {"base", "wire", "shm", "client"},  # the last two: `sealane bench` measures the library itself
+    "cli": {"base", "wire", "shm", "client", "rdma"},  # the last three: `sealane bench` measures the library and one-sided memory themselves
 }
 # What a library in a container would do is done by a library in the test.
 MAY_TEST_WITH = {"daemon": {"client"}}
