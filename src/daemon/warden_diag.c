@@ -14,7 +14,10 @@
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 
-enum { DUMP_BUFFER_SIZE = 32 << 10 }; /* the kernel fills at most that much per datagram */
+enum {
+	DUMP_BUFFER_SIZE = 32 << 10, /* the kernel fills at most that much per datagram */
+	SHUT_BOTH = 3,		     /* the kernel's RCV_SHUTDOWN | SEND_SHUTDOWN */
+};
 
 int diag_open(void)
 {
@@ -77,6 +80,8 @@ static void parse_sock(const struct nlmsghdr *h, struct diag_sock *s)
 			memcpy(&vfs, RTA_DATA(a), sizeof(vfs));
 			s->vfs_ino = vfs.udiag_vfs_ino;
 			s->vfs_dev = makedev(vfs.udiag_vfs_dev >> 20, vfs.udiag_vfs_dev & 0xfffff);
+		} else if (a->rta_type == UNIX_DIAG_SHUTDOWN && RTA_PAYLOAD(a) >= 1) {
+			s->shut = (*(const uint8_t *)RTA_DATA(a) & SHUT_BOTH) == SHUT_BOTH;
 		} else if (a->rta_type == UNIX_DIAG_ICONS) {
 			s->icons = RTA_DATA(a);
 			s->n_icons = RTA_PAYLOAD(a) / sizeof(uint32_t);

@@ -17,6 +17,7 @@ struct diag_sock {
 	dev_t vfs_dev;	 /* as stat(2) gives it */
 	uint64_t cookie; /* SO_COOKIE: names the socket until the next boot, unlike ino */
 	uint8_t type, state;
+	bool shut; /* both ways, by shutdown(2): it is connected still, and nothing is sent on it any more */
 	const uint32_t *icons; /* DIAG_LISTEN: the clients that wait to be accepted, by ino; valid during the callback */
 	size_t n_icons;
 };

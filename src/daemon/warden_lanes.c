@@ -83,6 +83,7 @@ struct end {
 	bool nobody;		  /* who connected is known to be in no workload */
 	bool own;		  /* the daemon's: a health check, or a relay's that an earlier daemon connected */
 	bool foreign;		  /* its network namespace is not ours */
+	bool over;		  /* shut down already, by us or by one of its ends: there is nothing to cut */
 };
 
 struct cookie {
@@ -274,13 +275,13 @@ static bool is_own(struct scan *s, uint32_t ino)
 	return o != NULL;
 }
 
-static int add_end(struct scan *s, const struct target *t, uint32_t client, uint32_t server)
+static int add_end(struct scan *s, const struct target *t, uint32_t client, uint32_t server, bool over)
 {
 	/* 0: the client closed its end and the server has not noticed yet */
 	if (client == 0 || is_own(s, client))
 		return 0;
 	return PUSH(s->ends, s->n_ends, { .sid = t->sid, .wid = ROLE_NO_ID, .client_ino = client, .server_ino = server,
-					  .client_fd = -1, .server_fd = -1, .foreign = s->foreign });
+					  .client_fd = -1, .server_fd = -1, .foreign = s->foreign, .over = over });
 }
 
 static int on_socket(void *arg, const struct diag_sock *d)
@@ -299,9 +300,9 @@ static int on_socket(void *arg, const struct diag_sock *d)
 	if (!t)
 		return r;
 	if (d->state == DIAG_ESTABLISHED)
-		return add_end(s, t, d->peer, d->ino);
+		return add_end(s, t, d->peer, d->ino, d->shut);
 	for (size_t i = 0; r == 0 && i < d->n_icons; i++)
-		r = add_end(s, t, d->icons[i], 0);
+		r = add_end(s, t, d->icons[i], 0, false);
 	return r;
 }
 
@@ -902,7 +903,7 @@ static int shut(pid_t pid, int number, uint32_t ino)
 
 static bool is_to_cut(const struct scan *s, const struct end *e, const struct server *v, uint32_t wid)
 {
-	if (e->own)
+	if (e->own || e->over)
 		return false;
 	if (e->wid != ROLE_NO_ID)
 		return wid == ROLE_NO_ID || e->wid == wid;
