@@ -78,7 +78,13 @@ enum {
 	/* Sessions one linker has: services of this host times hosts that they talk to, and the other way round. */
 	LIMIT_LINK_SESSIONS = 4096,
 	/*
-	 * Of these, those of which nobody has proven anything: about as many handshakes as fit into a second at a quarter of the time. And those of one
+	 * Of these, those that other hosts began: three quarters, as of lanes. One host has as many as are left for all others together, by its address and by
+	 * its certificates. And sessions of one host to ask this one's authority: it asks for 16 certificates at a time, and for the list.
+	 */
+	LIMIT_LINK_SESSIONS_IN = LIMIT_LINK_SESSIONS / 4 * 3,
+	LIMIT_LINK_QUESTIONS_OF_ONE = 32,
+	/*
+	 * Of LIMIT_LINK_SESSIONS, those of which nobody has proven anything: about as many handshakes as fit into a second at a quarter of the time. And those of one
 	 * address: a host that comes back dials for all its services at once.
 	 */
 	LIMIT_LINK_STRANGERS = 512,

@@ -77,15 +77,14 @@ static void host_hex(char ret[HOST_HEX_SIZE + 1], const char *host)
 	hex_encode(ret, bytes, sizeof(bytes));
 }
 
-/* The part of a serial that says whose it is; NULL: it is none of ours. */
-static const char *host_part(const char *serial)
+const char *serial_host_part(const char *serial)
 {
 	return strlen(serial) == 2 * SERIAL_SIZE ? serial + 2 * SERIAL_RANDOM_SIZE : NULL;
 }
 
 bool serial_is_of_host(const char *serial, const char *host)
 {
-	const char *part = host_part(serial);
+	const char *part = serial_host_part(serial);
 	char hex[HOST_HEX_SIZE + 1];
 
 	host_hex(hex, host);
@@ -332,7 +331,7 @@ const char *revoked_list_find(const struct revoked_list *l, const char *spiffe_i
 {
 	char key[REVOKED_LINE_SIZE];
 	const struct revoked_line *line;
-	const char *host = host_part(serial);
+	const char *host = serial_host_part(serial);
 
 	snprintf(key, sizeof(key), "serial:%s", serial);
 	line = find_text(l, key);

@@ -44,6 +44,8 @@ bool revoked_version_supersedes(const struct revoked_version *offered, const str
 void serial_make(uint8_t ret[SERIAL_SIZE], const uint8_t random[SERIAL_RANDOM_SIZE], const char *host);
 /* serial_is_of_host() - @serial: hexadecimal. */
 bool serial_is_of_host(const char *serial, const char *host);
+/* serial_host_part() - the digits of @serial that say to which host, the same in all that it was issued; NULL: it has not the form of ours. Borrowed. */
+const char *serial_host_part(const char *serial);
 
 enum revoked_kind {
 	REVOKED_SERIAL, /* "serial:HEX": one certificate */

@@ -624,7 +624,8 @@ int linker_new(struct linker **ret, int channel_fd)
 	mallopt(M_MMAP_THRESHOLD, 16 << 20);
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .signer.fd = -1, .tick_due_ns = UINT64_MAX, .strangers_at_ns = clock_ns(),
-			      .kept_max = (uint64_t)LIMIT_LINK_KEPT_MIB << 20, .rings_max = (uint64_t)LIMIT_LINK_RINGS_MIB << 20 };
+			      .kept_max = (uint64_t)LIMIT_LINK_KEPT_MIB << 20, .rings_max = (uint64_t)LIMIT_LINK_RINGS_MIB << 20,
+			      .proven_max = LIMIT_LINK_SESSIONS_IN };
 	memset(k->listeners, 0xff, sizeof(k->listeners)); /* -1 */
 	chan_init(&k->broker, channel_fd);
 	spin_init(&k->spin, true);
@@ -651,6 +652,11 @@ void linker_set_kept_max(struct linker *k, uint64_t size)
 void linker_set_rings_max(struct linker *k, uint64_t size)
 {
 	k->rings_max = size;
+}
+
+void linker_set_sessions_max(struct linker *k, unsigned n)
+{
+	k->proven_max = n;
 }
 
 int linker_run(struct linker *k)

@@ -15,6 +15,9 @@ void linker_set_kept_max(struct linker *k, uint64_t size);
 /* linker_set_rings_max() - bytes instead of LIMIT_LINK_RINGS_MIB, for tests. */
 void linker_set_rings_max(struct linker *k, uint64_t size);
 
+/* linker_set_sessions_max() - instead of LIMIT_LINK_SESSIONS_IN, for tests. */
+void linker_set_sessions_max(struct linker *k, unsigned n);
+
 struct remote;
 
 /*

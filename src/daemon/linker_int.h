@@ -107,12 +107,20 @@ struct app_ops {
 	void (*deafen)(struct llane *l);
 };
 
-/* Everybody at one address, or in one IPv6 /64. Made for the first session, gone with the last that refers to it. */
+/*
+ * Everybody at one address, or in one IPv6 /64; or whoever has certificates that were issued to one host. Made for the first session, gone with the last that
+ * refers to it.
+ */
+enum source_kind { SOURCE_ADDRESS, SOURCE_HOST };
 struct source {
 	UT_hash_handle hh;
-	uint64_t key;
+	struct source_key {
+		uint64_t kind, name;
+	} key;
 	uint32_t refs; /* sessions, and lanes that keep something */
 	uint32_t n_strangers;
+	uint32_t n_sessions;  /* that began there, and have proven whose they are */
+	uint32_t n_questions; /* of these, to ask this host's authority */
 	uint64_t kept_size; /* memory of what its lanes keep */
 };
 
@@ -213,6 +221,8 @@ struct session {
 	bool goaway_sent, goaway_received, told_up;
 	char address[LIMIT_ADDRESS_SIZE];
 	struct source *source; /* a reference; the far side's address. NULL: DIALING */
+	struct source *host;   /* a reference; server: to whom the far side's certificate was issued. NULL: its serial does not say */
+	bool counted;	       /* among those of both, as one that was begun there and has proven whose it is */
 	bool is_stranger;      /* in linker.strangers */
 	bool dropped;	       /* OVER: to make room for a newer stranger */
 	TAILQ_ENTRY(session) stranger;
@@ -330,6 +340,7 @@ struct linker {
 	struct session_list over;
 	struct session_list strangers; /* in the order in which they came */
 	unsigned n_strangers;
+	unsigned n_proven, proven_max; /* sessions that others began and that have proven whose they are */
 	uint64_t n_dropped, dropped_warn_at_ns;
 	struct bucket refusals; /* how many more of strangers the broker is told of now */
 	int64_t strangers_credit_ns; /* time that may be spent on them while others are busy */
@@ -587,6 +598,12 @@ bool stranger_may_come(const struct linker *k);
 void stranger_worked(struct linker *k, uint64_t began_ns);
 /* strangers_turn() - a turn is over. */
 void strangers_turn(struct linker *k);
+/*
+ * proven_add() - an inbound session has proven whose it is. Return: NULL; or why there is no room for one more of theirs, for people.
+ * proven_leave() - it is over. Idempotent.
+ */
+const char *proven_add(struct linker *k, struct session *s);
+void proven_leave(struct linker *k, struct session *s);
 /* source_greatest() - whose lanes keep the most. NULL: there is no session. */
 struct source *source_greatest(struct linker *k);
 

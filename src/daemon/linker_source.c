@@ -9,6 +9,10 @@
  * signature: a quarter of it while others have work, otherwise a part of each turn, so that a lane that is quiet is still heard at once. All others
  * have their turn before them. And the broker hears of so many refusals in a second, and of none that just came and went.
  *
+ * Whoever has proven whose it is is no stranger any more, and may be hostile all the same. So nobody has more sessions that it began than are left for all
+ * others together (proven_add()), counted by its address and, since one host may have many, by whom its certificate was issued to, which a serial of our
+ * authority says. All of them leave a quarter of the table: to those that begin here, and to strangers.
+ *
  * A source is there as long as a session or a lane refers to it, so there are never more than those. Who connects chooses its address to some
  * degree, so the table's hash has a key that is drawn at the start.
  */
@@ -16,6 +20,7 @@
 
 #include "base/address.h"
 #include "base/log.h"
+#include "core/revoked.h"
 
 #include <arpa/inet.h>
 
@@ -28,32 +33,32 @@ enum { STRANGERS_SHARE = 4 };
 /* An IPv4 address in the form of the upper half of an IPv6 address that nobody has (0::/8 is reserved). */
 #define IPV4 (UINT64_C(1) << 32)
 
-static uint64_t key_of(const struct sockaddr_storage *a)
+static uint64_t name_of(const struct sockaddr_storage *a)
 {
 	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)a;
 	const struct sockaddr_in *four = (const struct sockaddr_in *)a;
-	uint64_t key = 0;
+	uint64_t name = 0;
 
 	if (a->ss_family == AF_INET)
 		return IPV4 | ntohl(four->sin_addr.s_addr);
 	if (a->ss_family == AF_INET6)
 		for (int i = 0; i < 8; i++)
-			key = key << 8 | six->sin6_addr.s6_addr[i];
-	return key;
+			name = name << 8 | six->sin6_addr.s6_addr[i];
+	return name;
 }
 
-static unsigned hash_of(const struct linker *k, uint64_t key)
+static unsigned hash_of(const struct linker *k, const struct source_key *key)
 {
-	uint64_t h = (key ^ k->source_secret[0]) * (k->source_secret[1] | 1);
+	uint64_t h = (key->name ^ key->kind << 63 ^ k->source_secret[0]) * (k->source_secret[1] | 1);
 
 	h = (h ^ h >> 32) * (k->source_secret[0] | 1);
 	return (unsigned)(h >> 32);
 }
 
-struct source *source_get(struct linker *k, const struct sockaddr_storage *a)
+static struct source *get(struct linker *k, enum source_kind kind, uint64_t name)
 {
-	uint64_t key = key_of(a);
-	unsigned hash = hash_of(k, key);
+	struct source_key key = { .kind = kind, .name = name };
+	unsigned hash = hash_of(k, &key);
 	struct source *s = NULL;
 
 	HASH_FIND_BYHASHVALUE(hh, k->sources, &key, sizeof(key), hash, s);
@@ -66,6 +71,11 @@ struct source *source_get(struct linker *k, const struct sockaddr_storage *a)
 	s->refs = 1;
 	HASH_ADD_BYHASHVALUE(hh, k->sources, key, sizeof(s->key), hash, s);
 	return s;
+}
+
+struct source *source_get(struct linker *k, const struct sockaddr_storage *a)
+{
+	return get(k, SOURCE_ADDRESS, name_of(a));
 }
 
 struct source *source_of_text(struct linker *k, const char *address)
@@ -100,6 +110,50 @@ struct source *source_greatest(struct linker *k)
 		if (!most || s->kept_size > most->kept_size)
 			most = s;
 	return most;
+}
+
+/* Those who have proven whose they are. */
+
+static bool fits(const struct linker *k, const struct source *of)
+{
+	return !of || of->n_sessions < k->proven_max - k->n_proven;
+}
+
+static void count(struct linker *k, struct session *s, int change)
+{
+	struct source *of[] = { s->source, s->host };
+
+	s->counted = change > 0;
+	k->n_proven += (unsigned)change;
+	for (size_t i = 0; i < ARRAY_SIZE(of); i++)
+		if (of[i]) {
+			of[i]->n_sessions += (uint32_t)change;
+			of[i]->n_questions += s->purpose == FRAME_FOR_CA ? (uint32_t)change : 0;
+		}
+}
+
+const char *proven_add(struct linker *k, struct session *s)
+{
+	const char *part = serial_host_part(s->tls.peer.serial);
+	const struct source *asks;
+
+	assert(!s->counted && !s->is_stranger);
+	if (part && !s->host && !(s->host = get(k, SOURCE_HOST, strtoull(part, NULL, 16))))
+		return "out of memory";
+	if (k->n_proven >= k->proven_max || !fits(k, s->source) || !fits(k, s->host))
+		return "that host has as many sessions here as are left for all others together; with more linkers (`links`) there are more";
+	/* Several hosts may ask from one address; whoever has certificates of ours is known by them. */
+	asks = s->host ? s->host : s->source;
+	if (s->purpose == FRAME_FOR_CA && asks->n_questions >= LIMIT_LINK_QUESTIONS_OF_ONE)
+		return "that host asks this one's authority more at a time than a host does";
+	count(k, s, 1);
+	return NULL;
+}
+
+void proven_leave(struct linker *k, struct session *s)
+{
+	if (s->counted)
+		count(k, s, -1);
 }
 
 /* Strangers. */

@@ -196,7 +196,9 @@ void session_give(struct linker *k, struct session *s)
 	session_free_lists(s);
 	tls_conn_close(&s->tls);
 	fd_cleanup(&s->fd);
+	proven_leave(k, s);
 	source_unref(k, take_ptr(s->source));
+	source_unref(k, take_ptr(s->host));
 	if (s->chunk)
 		chunk_give(k, s->chunk);
 	blob_unref(s->blob);

@@ -89,7 +89,7 @@ static X509 *certificate_for(struct bed *b, const char *host, EVP_PKEY *key, con
 
 X509 *bed_certificate(struct bed *b, EVP_PKEY *key, const char *spiffe_id, int64_t before_s, int64_t life_s)
 {
-	return certificate_for(b, "somebody", key, spiffe_id, before_s, life_s);
+	return certificate_for(b, b->issued_to ? b->issued_to : "somebody", key, spiffe_id, before_s, life_s);
 }
 
 static char *pem_of(X509 *x)
@@ -279,6 +279,8 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 		_exit(98);
 	if (b->kept_max)
 		linker_set_kept_max(k, b->kept_max);
+	if (b->sessions_max)
+		linker_set_sessions_max(k, b->sessions_max);
 	if (b->rings_max)
 		linker_set_rings_max(k, b->rings_max);
 	if (!getenv("BED_NO_FILTER") && linker_isolate() < 0)

@@ -50,6 +50,8 @@ struct bed {
 	uint64_t next_lane;
 	unsigned idle_ms, timeout_ms, window;
 	uint64_t kept_max, rings_max; /* linker_set_kept_max(), linker_set_rings_max(); 0: as it is */
+	unsigned sessions_max; /* linker_set_sessions_max(); 0: as it is */
+	const char *issued_to; /* bed_certificate(): which host; NULL: somebody */
 	int pins[BED_N_SIDES]; /* the CPU of each linker; -1: any */
 };
 

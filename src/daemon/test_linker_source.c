@@ -14,6 +14,7 @@ static int setup(void **state)
 	assert_non_null(k);
 	assert_int_equal(linker_tables_init(k), 0);
 	k->strangers_at_ns = clock_ns();
+	k->proven_max = LIMIT_LINK_SESSIONS_IN;
 	*state = k;
 	return 0;
 }
@@ -113,6 +114,86 @@ static void test_many_addresses(void **state)
 	assert_int_equal(alone->phase, PHASE_DIALING);
 }
 
+/* Those who have proven whose they are. */
+
+/* @host: hexadecimal, 16 digits: to whom its certificate was issued; NULL: it does not say. Return: NULL: there is no room. */
+static struct session *prove(struct linker *k, const char *address, const char *host, enum frame_purpose purpose)
+{
+	struct session *s = come(k, address);
+	static uint64_t n;
+
+	stranger_leave(k, s);
+	s->purpose = purpose;
+	if (host)
+		snprintf(s->tls.peer.serial, sizeof(s->tls.peer.serial), "4%015" PRIx64 "%s", ++n, host);
+	if (!proven_add(k, s))
+		return s;
+	session_give(k, s);
+	return NULL;
+}
+
+static const char g_bad[] = "bad0bad0bad0bad0", g_good[] = "7b8a725d1b752144";
+
+/* A host that takes all that it can get, from one address: half. Each that comes after it has half of what is left; and they have its place when it goes. */
+static void test_no_host_takes_all(void **state)
+{
+	struct linker *k = *state;
+	struct session *taken[LIMIT_LINK_SESSIONS_IN];
+	unsigned n = 0, left = LIMIT_LINK_SESSIONS_IN;
+	char address[LIMIT_ADDRESS_SIZE];
+
+	while ((taken[n] = prove(k, "10.0.0.1:1", g_bad, FRAME_FOR_LANES)))
+		n++;
+	assert_int_equal(n, LIMIT_LINK_SESSIONS_IN / 2);
+	assert_null(prove(k, "10.0.0.1:2", g_bad, FRAME_FOR_HOSTS));
+	for (unsigned i = 2; i < 6; i++) {
+		unsigned before = k->n_proven;
+
+		left = LIMIT_LINK_SESSIONS_IN - before;
+		snprintf(address, sizeof(address), "10.0.0.%u:1", i);
+		while (prove(k, address, NULL, FRAME_FOR_LANES))
+			continue;
+		assert_in_range(k->n_proven - before, left / 2, left / 2 + 1);
+	}
+	while (n > 0)
+		session_give(k, taken[--n]);
+	for (unsigned i = 0; i < left; i++)
+		assert_non_null(prove(k, "10.0.0.9:1", g_good, FRAME_FOR_LANES));
+}
+
+/* From many addresses: it is one host. At one address: hosts of which nobody knows more. */
+static void test_whose_it_is(void **state)
+{
+	struct linker *k = *state;
+	char address[LIMIT_ADDRESS_SIZE];
+	unsigned n = 0;
+
+	do
+		snprintf(address, sizeof(address), "[2001:db8:0:%x::1]:1", n++ & 0xfff);
+	while (prove(k, address, g_bad, FRAME_FOR_LANES));
+	assert_int_equal(k->n_proven, LIMIT_LINK_SESSIONS_IN / 2);
+	assert_non_null(prove(k, address, g_good, FRAME_FOR_LANES));
+	while (prove(k, "10.0.0.1:1", NULL, FRAME_FOR_LANES))
+		continue;
+	assert_non_null(prove(k, "10.0.0.2:1", NULL, FRAME_FOR_LANES));
+}
+
+/* Questions to the authority. Another one at the same address still has its own. */
+static void test_questions(void **state)
+{
+	struct linker *k = *state;
+	struct session *s = NULL;
+
+	for (unsigned i = 0; i < LIMIT_LINK_QUESTIONS_OF_ONE; i++)
+		assert_non_null(s = prove(k, "10.0.0.1:1", g_bad, FRAME_FOR_CA));
+	assert_null(prove(k, "10.0.0.2:1", g_bad, FRAME_FOR_CA));
+	assert_non_null(prove(k, "10.0.0.1:1", g_bad, FRAME_FOR_LANES));
+	assert_non_null(prove(k, "10.0.0.1:1", g_good, FRAME_FOR_CA));
+	session_give(k, s);
+	assert_non_null(prove(k, "10.0.0.2:1", g_bad, FRAME_FOR_CA));
+	assert_null(prove(k, "10.0.0.2:1", g_bad, FRAME_FOR_CA));
+}
+
 /* A quarter of the time while others have work; a part of each turn otherwise. */
 static void test_time(void **state)
 {
@@ -162,6 +243,7 @@ int main(void)
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_who_is_one), TEST(test_one_address), TEST(test_many_addresses), TEST(test_time), TEST(test_turns),
+		TEST(test_no_host_takes_all), TEST(test_whose_it_is), TEST(test_questions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

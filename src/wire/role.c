@@ -346,6 +346,7 @@ const char *session_reason_name(uint32_t reason)
 		[SESSION_WRONG_HOST] = "wrong-host",
 		[SESSION_REVOKED] = "revoked",
 		[SESSION_PROTOCOL] = "protocol",
+		[SESSION_LIMIT] = "limit",
 		[SESSION_TIMEOUT] = "timeout",
 		[SESSION_LOST] = "lost",
 	};

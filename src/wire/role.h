@@ -528,6 +528,7 @@ enum session_reason {
 	SESSION_WRONG_HOST,
 	SESSION_REVOKED,
 	SESSION_PROTOCOL,
+	SESSION_LIMIT,	 /* whose it is has as many as are left for all others together */
 	SESSION_TIMEOUT, /* connecting, in the handshake, or dead since */
 	SESSION_LOST,	 /* the connection broke, or could not be made */
 	SESSION_REASON_N
@@ -580,7 +581,7 @@ struct role_ca {
 	uint32_t req;  /* BL_CA_OPEN: the broker's number; LB_CA_ASK: the linker's */
 	int32_t error; /* LB_CA_ANSWER: the session could not be had, or broke: then no descriptor */
 	uint32_t mode; /* enum ca_mode */
-	uint32_t pad;
+	uint32_t shared; /* BL_CA_ANSWER: not 0: a text that has this number, the same for all who are answered with it; newer ones have higher numbers */
 	uint8_t exporter[32]; /* label EXPORTER-sealane-ca */
 	uint8_t root[32];     /* CA_JOIN: SHA-256 of the root's DER that the chain must end at */
 	char address[LIMIT_ADDRESS_SIZE];
