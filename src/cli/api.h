@@ -44,6 +44,8 @@ int api_tell_unreachable(const struct cli *c, int error, long waited_ms);
  */
 MUST_CHECK int api_call(struct cli *c, const char *method, const char *path, json_t *body, struct api_reply *ret);
 
+enum { API_LIST_MS = 8000 }; /* where a list of ten thousand lanes is made before its first byte goes out */
+
 /* api_call_within() - the same with a limit of its own for the answer's first byte; api_call() takes 2 s for GET, else 5 s. */
 MUST_CHECK int api_call_within(struct cli *c, const char *method, const char *path, json_t *body, long first_ms, struct api_reply *ret);
 

@@ -239,7 +239,7 @@ int verb_ls(struct cli *c, int argc, char **argv)
 	list = ls_find(argv[0]);
 	if (!list)
 		return cli_usage(c, "there is no list of \"%s\"", argv[0]);
-	r = api_call(c, "GET", list->path, NULL, &reply);
+	r = api_call_within(c, "GET", list->path, NULL, API_LIST_MS, &reply);
 	if (r != CLI_OK || c->json)
 		return r;
 	array = json_object_get(reply.json, list->member);

@@ -102,7 +102,7 @@ static int top_round(struct cli *c, json_t **before, uint64_t *before_ns, bool s
 
 	if (c->json && !show)
 		return CLI_OK;
-	r = api_call(c, "GET", "/v1/lanes", NULL, &reply);
+	r = api_call_within(c, "GET", "/v1/lanes", NULL, API_LIST_MS, &reply);
 	if (r != CLI_OK || c->json)
 		return r;
 	now = clock_ns();
