@@ -77,7 +77,7 @@ struct sealane_lane {
 	_Atomic int ended; /* 0, or why the lane is over: negative; either thread may set it */
 	_Atomic bool peer_gone;	 /* its end of the bell is closed: what is in the ring is all there will be */
 	_Atomic bool leash_gone; /* the daemon is away */
-	bool may_spin;		 /* this process has more than one CPU */
+	bool may_spin;		 /* whom we wait for can run meanwhile */
 	struct lane_calls *calls; /* call.c; NULL until the first call */
 
 	/* the sender's */

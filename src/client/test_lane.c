@@ -10,11 +10,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define MS INT64_C(1000000)
@@ -568,6 +570,38 @@ static void make_link(struct sealane_lane *ret[2], enum sealane_kind kind, enum 
 }
 
 static const enum sealane_wait g_waits[] = { SEALANE_WAIT_ADAPTIVE, SEALANE_WAIT_SPIN, SEALANE_WAIT_BLOCK };
+
+static _Thread_local unsigned g_n_yields;
+
+/* The library's, in place of libc's. */
+int sched_yield(void)
+{
+	g_n_yields++;
+	return (int)syscall(SYS_sched_yield);
+}
+
+/* The peer is a linker, maybe on our own CPU: it has to run before anything can come. */
+static void test_link_lets_others_run(void **state)
+{
+	for (int link = 0; link < 2; link++) {
+		struct sealane_lane *l[2];
+		char buf[8];
+
+		if (link)
+			make_link(l, SEALANE_MESSAGES, SEALANE_WAIT_ADAPTIVE);
+		else
+			make_pair(l, SEALANE_MESSAGES, SEALANE_WAIT_ADAPTIVE, SMALL);
+		g_n_yields = 0;
+		assert_int_equal(sealane_recv(l[0], buf, sizeof(buf), MS), -ETIMEDOUT);
+		assert_true(link == (g_n_yields > 0));
+		while (sealane_send(l[0], "x", 1, SEALANE_NOWAIT) == 0)
+			;
+		g_n_yields = 0;
+		assert_int_equal(sealane_send(l[0], "x", 1, MS), -ETIMEDOUT);
+		assert_true(link == (g_n_yields > 0));
+		close_pair(l);
+	}
+}
 
 /* What was published is read; then comes no end, in either direction and again and again. */
 static void test_link_that_goes_is_no_end(void **state)
@@ -1166,7 +1200,7 @@ int main(void)
 		cmocka_unit_test(test_fd_room_is_told_again),
 		cmocka_unit_test(test_fd_data_rings_again), cmocka_unit_test(test_fd_after_waiting),
 		cmocka_unit_test(test_fd_begins_with_a_full_ring),
-		cmocka_unit_test(test_link_that_goes_is_no_end), cmocka_unit_test(test_link_that_goes_during_a_call),
+		cmocka_unit_test(test_link_lets_others_run), cmocka_unit_test(test_link_that_goes_is_no_end), cmocka_unit_test(test_link_that_goes_during_a_call),
 		cmocka_unit_test(test_link_goes_amid_a_message), cmocka_unit_test(test_link_that_goes_wakes_who_waits),
 		cmocka_unit_test(test_link_that_goes_after_the_end), cmocka_unit_test(test_link_outlives_the_leash),
 		cmocka_unit_test(test_hang_up_on_one_host_is_an_end),

@@ -4,8 +4,12 @@
  *
  * Spinning pays as long as the peer answers within some microseconds; a wake-up between two cores costs 15 to 60 us, whatever
  * wakes. Whether it pays is learnt for each direction: an average of "something came while we spun". While it does not, it
- * is tried once in LANE_SPIN_TRY_EVERY sleeps, so a lane whose peer is slow, or runs on our own core, costs next to nothing.
+ * is tried once in SPIN_TRY_EVERY sleeps, so a lane whose peer is slow, or runs on our own core, costs next to nothing.
  * A receiver that has caught up with a steady stream lets the sender get ahead before it looks again (rest()).
+ *
+ * On a lane to another host the peer is a linker, which has work to do for us before anything can come, and may be on our own core: so there others are
+ * let run between two looks, as the linker itself does (base/spin.h). On a core that has other work too a look can be milliseconds after
+ * the one before; so while that does not pay it is tried more rarely still (LINK_TRY_EVERY).
  *
  * The futex is the cheapest sleep but does not tell of the peer's death, nor of a cut; so a sleep on it lasts at most RING_FUTEX_NS.
  * The receiver then sleeps on the bell and the leash, without a limit: a lane that nobody uses costs no CPU. A sender that waits
@@ -20,6 +24,7 @@
 #include "client/lane.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -27,6 +32,7 @@ enum {
 	/* Two wake-ups on a virtual machine: within that, spinning is cheaper than sleeping for both sides. */
 	SPIN_NS = 60 * 1000,
 	SPIN_TRY_EVERY = 64,
+	LINK_TRY_EVERY = 512,
 	SPIN_PAYS = LANE_SPIN_ONE / 8,
 	/* Looks at the ring between two looks at the clock; the first few come cheap. */
 	LOOKS_PER_CLOCK = 64,
@@ -152,9 +158,9 @@ int lane_over(struct sealane_lane *lane, int error)
 	return error == -EPIPE ? lane_fail(error, "the peer %s reads no more", lane->identity.service) : lane_sent_all(lane);
 }
 
-static bool spin_pays(struct lane_spin *s)
+static bool spin_pays(const struct sealane_lane *lane, struct lane_spin *s)
 {
-	if (s->pays >= SPIN_PAYS || ++s->skipped >= SPIN_TRY_EVERY) {
+	if (s->pays >= SPIN_PAYS || ++s->skipped >= (lane->is_link ? LINK_TRY_EVERY : SPIN_TRY_EVERY)) {
 		s->skipped = 0;
 		return true;
 	}
@@ -252,19 +258,31 @@ static void rest(struct sealane_lane *lane)
 	s->steady_least = LANE_STEADY_RECORDS;
 }
 
+/* As often as goes between two looks at the clock. Return: it came. */
+static bool look_often(struct sealane_lane *lane, const struct want *w)
+{
+	if (lane->is_link) {
+		sched_yield();
+		return has(lane, w);
+	}
+	for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
+		if (has(lane, w))
+			return true;
+		if (w->data && i == SOON_LOOKS)
+			unsteady(lane);
+		ring_pause();
+	}
+	return false;
+}
+
 /* Return: it came. One who only spins also looks for the peer's death now and then. */
 static bool spin(struct sealane_lane *lane, const struct want *w, uint64_t until_ns)
 {
 	uint64_t alive_ns = 0, now;
 
 	for (;;) {
-		for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
-			if (has(lane, w))
-				return true;
-			if (w->data && i == SOON_LOOKS)
-				unsteady(lane);
-			ring_pause();
-		}
+		if (look_often(lane, w))
+			return true;
 		now = clock_ns();
 		if (now >= until_ns)
 			return false;
@@ -327,10 +345,10 @@ static int wait_until(struct sealane_lane *lane, const struct want *w, struct la
 
 	if (w->data)
 		tell_producer(lane);
-	if (only_spins || (lane->wait == SEALANE_WAIT_ADAPTIVE && lane->may_spin && spin_pays(s))) {
+	if (only_spins || (lane->wait == SEALANE_WAIT_ADAPTIVE && lane->may_spin && spin_pays(lane, s))) {
 		bool hit;
 
-		if (w->data && is_steady(lane))
+		if (w->data && !lane->is_link && is_steady(lane))
 			rest(lane);
 		hit = spin(lane, w, only_spins ? deadline_ns : min_u64(deadline_ns, clock_ns() + SPIN_NS));
 		spin_learn(s, hit);
