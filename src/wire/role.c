@@ -98,6 +98,7 @@ static const struct role_format {
 	MSG(PB_CLOSED, stats),
 	MSG(PB_STATS, stats),
 	MSG(PB_LENT, lane_ref),
+	MSG(BL_RDMA, rdma, STR(rdma, address)),
 	MSG_EMPTY(BL_SIGNER),
 	MSG(BL_TRUST, trust, STR(trust, trust_domain), STR(trust, host)),
 	MSG_EMPTY(BL_REVOKED),
@@ -131,6 +132,8 @@ static const struct role_format {
 	MSG(LB_SESSION, session, STR(session, local), STR(session, peer), STR(session, address), STR(session, cipher), STR(session, peer_serial)),
 	MSG(LB_SESSION_STATS, session_stats),
 	MSG(LB_PATH, path, STR(path, device), STR(path, why)),
+	MSG(LB_DEVICE, device, STR(device, device), STR(device, address), STR(device, why)),
+	MSG(LB_RDMA_STATS, rdma_stats),
 	MSG(LB_ANNOUNCE, id),
 	MSG(LB_CA_READY, ca, CA_STRINGS),
 	MSG(LB_CA_ASK, ca, CA_STRINGS),
@@ -238,6 +241,8 @@ static bool values_in_range(const struct role_msg *m)
 	if (type == LB_SESSION)
 		return m->u.session.state < SESSION_STATE_N && m->u.session.reason < SESSION_REASON_N &&
 		       str_is_terminated(m->u.session.why, sizeof(m->u.session.why));
+	if (type == BL_RDMA)
+		return m->u.rdma.mode < RDMA_MODE_N;
 	if (type == LB_PATH)
 		return m->u.path.path < SESSION_PATH_N;
 	if (type == BL_CA_OPEN || type == LB_CA_ASK)

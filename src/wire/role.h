@@ -109,6 +109,7 @@ enum role_msg_type {
 	PB_LENT,	   /* + fd: the control connection of the linker's end (u.lane_ref) */
 
 	/* broker -> linker (docs/design/link.md) */
+	BL_RDMA,	   /* whether, and where, to open an RDMA device (u.rdma); before all else, once: the linker isolates itself after it */
 	BL_SIGNER,	   /* + fd: a channel to the signer (LS_*) */
 	BL_TRUST,	   /* + fd: the roots (PEM); who we are and how links behave (u.trust); first of all, and on change */
 	BL_REVOKED,	   /* + fd: text, a line each: "serial:HEX" or "id:spiffe://..."; replaces the list before; nothing on it may pass */
@@ -144,6 +145,8 @@ enum role_msg_type {
 	LB_SESSION,	   /* a session came up, went down, or was refused (u.session) */
 	LB_SESSION_STATS,  /* u.session_stats */
 	LB_PATH,	   /* which way a session's frames go from now on, or why not by RDMA (u.path); until it comes: over TLS, and RDMA was not tried */
+	LB_DEVICE,	   /* what came of BL_RDMA (u.device); once, first of all */
+	LB_RDMA_STATS,	   /* before the LB_STATS that ends BL_STATS's answer, where there is a device (u.rdma_stats) */
 	LB_ANNOUNCE,	   /* + fd: what a host offers (u.id: hid): a text from that host, unchecked but for its size */
 	LB_CA_READY,	   /* the session stands (u.ca: req, exporter) */
 	LB_CA_ASK,	   /* + fd: a question came from another host (u.ca: req, mode, exporter, peer); unchecked but for its size */
@@ -555,7 +558,7 @@ struct role_session_stats {
 	uint64_t reads, writes;		/* system calls on it */
 	uint64_t n_opened, n_refused;	/* lanes, since it is up */
 	uint32_t rtt_us;		/* the kernel's estimate (TCP_INFO) */
-	uint32_t pad;
+	uint32_t silent_ms;		/* since its last byte came */
 };
 
 /* Which way a session's frames go (docs/design/link.md, "Sessions over RDMA"). */
@@ -573,6 +576,32 @@ struct role_path {
 	uint32_t pad;
 	char device[64]; /* SESSION_PATH_RDMA: "rxe0" */
 	char why[256];	 /* a line for people; "" with SESSION_PATH_RDMA */
+};
+
+enum rdma_mode { RDMA_OFF, RDMA_AUTO, RDMA_PLAIN /* the fabric encrypts */, RDMA_MODE_N };
+
+struct role_rdma {
+	uint32_t mode; /* enum rdma_mode */
+	uint32_t pad;
+	char address[LIMIT_ADDRESS_SIZE]; /* of the device, and where this linker listens there; "": there is none */
+};
+
+struct role_device {
+	int32_t error; /* 0; or negative errno: there is no device, or none is wanted */
+	uint32_t atomics, windows;
+	uint32_t pad;
+	uint64_t memlock; /* RLIMIT_MEMLOCK, bytes; UINT64_MAX: none */
+	char device[64];  /* "rxe0"; "" if there is none */
+	char address[LIMIT_ADDRESS_SIZE];
+	char why[256]; /* a line for people; "" with a device */
+};
+
+/* Of one linker's device. Counters never go back while the linker lives. */
+struct role_rdma_stats {
+	uint32_t n_conns;	/* sessions that asked for it, and have not given it up */
+	uint32_t n_quarantined; /* peers with which no connection is made now */
+	uint64_t pinned;	/* bytes */
+	uint64_t offences;	/* accesses that were refused, records that did not open */
 };
 
 enum ca_mode { CA_HOST, CA_JOIN, CA_MODE_N };
@@ -779,6 +808,9 @@ struct role_msg {
 		struct role_session session;
 		struct role_session_stats session_stats;
 		struct role_path path;
+		struct role_rdma rdma;
+		struct role_device device;
+		struct role_rdma_stats rdma_stats;
 		struct role_ca ca;
 		struct role_key key;
 		struct role_ca_key ca_key;
