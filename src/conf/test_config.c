@@ -554,6 +554,15 @@ static void times_are_rfc3339(void **state)
 	}
 }
 
+/* What this process took of a CPU: a busy machine does not add to it. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
 /* 1,000 workloads and 10,000 intentions are to start in 2 s, of which this may take a quarter; it takes some 25 ms. */
 static void large_files_load_fast(void **state)
 {
@@ -569,10 +578,11 @@ static void large_files_load_fast(void **state)
 		n += (size_t)snprintf(text + n, cap - n,
 				      "intention { source = s%u destination = d%u action = allow limits { open_lanes = 5 } }\n",
 				      i % 1000, i / 1000);
-	start = clock_ns();
+	start = cpu_ns();
 	c = accepted(text, NULL);
-	print_message("10,000 intentions, 1,000 services: %.1f ms\n", (double)(clock_ns() - start) / 1e6);
-	assert_true(clock_ns() - start < UINT64_C(5000000000)); /* ten times the aim: sanitizers, a busy machine */
+	start = cpu_ns() - start;
+	print_message("10,000 intentions, 1,000 services: %.1f ms\n", (double)start / 1e6);
+	assert_true(start < UINT64_C(5000000000)); /* ten times the aim: sanitizers */
 	assert_int_equal(c->n_intentions, 10000);
 	assert_int_equal(c->n_warnings, CONFIG_WARNINGS_MAX); /* no service is called d5 */
 	assert_int_equal(c->n_warnings + c->n_warnings_left_out, 10000);

@@ -406,7 +406,8 @@ void serve(struct host *h, int quiet_ms)
 
 	for (size_t i = 0; i < ARRAY_SIZE(chans); i++)
 		p[i] = (struct pollfd){ .fd = chans[i]->fd, .events = POLLIN };
-	while (poll(p, ARRAY_SIZE(p), quiet_ms) > 0 || (is_busy(h) && clock_ns() < give_up_ns)) {
+	/* What it said between our look at the channels and our look at it is there at the second look. */
+	while (poll(p, ARRAY_SIZE(p), quiet_ms) > 0 || (is_busy(h) && clock_ns() < give_up_ns) || poll(p, ARRAY_SIZE(p), 0) > 0) {
 		for (int i = 0; i < (int)ARRAY_SIZE(chans); i++) {
 			struct role_msg m;
 			AUTO_FD fd = -1;

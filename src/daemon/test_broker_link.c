@@ -1674,7 +1674,7 @@ static void test_malformed(void **state)
 	struct role_msg m = { .type = LB_SESSION, .u.session.state = SESSION_STATE_N };
 
 	assert_int_equal(chan_send(&h->linker, &m, role_msg_size(LB_SESSION), -1), 0);
-	assert_int_equal(poll(&(struct pollfd){ .fd = h->linker.fd, .events = POLLIN | POLLHUP }, 1, 5000), 1);
+	assert_int_equal(poll(&(struct pollfd){ .fd = h->linker.fd, .events = POLLIN | POLLHUP }, 1, 20000), 1);
 	chan_close(&h->linker);
 	h->linker.fd = -1;
 	serve(h, 100);

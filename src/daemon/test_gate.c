@@ -601,20 +601,22 @@ static void test_cut(void **state)
 	bed_stop(&b);
 }
 
-static uint64_t drain_for(int from, int to, uint64_t duration_ns)
+/* As fast as they come. Return: how long that took. */
+static uint64_t drain(int from, int to, uint64_t size)
 {
 	static char bytes[16384];
-	uint64_t end = clock_ns() + duration_ns, got = 0;
+	uint64_t began = clock_ns();
 
-	while (clock_ns() < end) {
+	while (size > 0) {
 		struct pollfd p = { .fd = to, .events = POLLIN };
 		ssize_t n;
 
 		(void)!send(from, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (poll(&p, 1, 5) == 1 && (n = recv(to, bytes, sizeof(bytes), 0)) > 0)
-			got += (uint64_t)n;
+		if (poll(&p, 1, 5) == 1 && (n = recv(to, bytes, size < sizeof(bytes) ? size : sizeof(bytes), 0)) > 0)
+			size -= (uint64_t)n;
+		assert_true(clock_ns() - began < WAIT_MS * UINT64_C(1000000));
 	}
-	return got;
+	return clock_ns() - began;
 }
 
 static void test_byte_rate(void **state)
@@ -622,13 +624,12 @@ static void test_byte_rate(void **state)
 	enum { RATE = 1000000 };
 	struct bed b = bed_start();
 	struct lane_ends l = lane_open_limited(&b, RATE, RATE / 10);
-	struct role_msg m = { .type = BG_LIMIT, .u.lane_ref = { .lane_id = l.id, .bytes_per_s = 10 * RATE } };
-	uint64_t got = drain_for(l.client, l.server, 2500000000u);
+	struct role_msg m = { .type = BG_LIMIT, .u.lane_ref = { .lane_id = l.id, .bytes_per_s = 100 * RATE } };
 
-	/* The upper bound is the bucket's promise, whatever the machine does; the lower one allows for a busy machine. */
-	assert_in_range(got, RATE * 5 / 4, RATE * 7 / 2);
+	/* No sooner than the bucket allows, whatever the machine does; no later than drain() waits, however busy it is. */
+	assert_true(drain(l.client, l.server, RATE * 2) > UINT64_C(1500000000));
 	tell(&b, &m, -1);
-	assert_true(drain_for(l.client, l.server, 500000000u) > RATE);
+	drain(l.client, l.server, RATE * 30); /* without the new limit that takes longer than drain() waits */
 	lane_hang_up(&l);
 	hear(&b, GB_CLOSED);
 	bed_stop(&b);
@@ -645,16 +646,20 @@ static void test_byte_rate_is_shared(void **state)
 	fill(l.client);
 	fill(l.server);
 	up = down = 0;
-	end = clock_ns() + 1000000000u;
-	while (clock_ns() < end) {
-		ssize_t n = recv(l.server, bytes, sizeof(bytes), MSG_DONTWAIT);
+	end = clock_ns() + WAIT_MS * UINT64_C(1000000);
+	while (up + down < 600000 && clock_ns() < end) { /* both have always more to send */
+		ssize_t n;
+
+		(void)!send(l.client, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
+		(void)!send(l.server, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
+		n = recv(l.server, bytes, sizeof(bytes), MSG_DONTWAIT);
 
 		up += n > 0 ? (uint64_t)n : 0;
 		n = recv(l.client, bytes, sizeof(bytes), MSG_DONTWAIT);
 		down += n > 0 ? (uint64_t)n : 0;
 		usleep(1000);
 	}
-	assert_true(up > 50000 && down > 50000);
+	assert_true(up > 50000 && down > 50000 && up + down >= 600000);
 	lane_hang_up(&l);
 	hear(&b, GB_CLOSED);
 	bed_stop(&b);
@@ -806,7 +811,7 @@ static void test_lingering(void **state)
 	hear_closed(&b, unborn.id, LANE_END_CLIENT);
 	tell(&b, &(struct role_msg){ .type = BG_STATS }, -1);
 	hear(&b, GB_STATS);
-	assert_in_range((clock_ns() - t0) / 1000000, 0, 2000);
+	assert_in_range((clock_ns() - t0) / 1000000, 0, WAIT_MS); /* one that waits takes a minute */
 	usleep(50000); /* and then it sleeps, and does not tick */
 	sleeps = n_sleeps(b.gate);
 	usleep(100000);
@@ -1041,7 +1046,7 @@ static void test_descriptor_limit(void **state)
 	for (;;) {
 		struct pollfd p = { .fd = b.broker.fd, .events = POLLIN };
 
-		if (poll(&p, 1, 500) == 0)
+		if (poll(&p, 1, accepted ? 500 : WAIT_MS) == 0)
 			break;
 		hear(&b, GB_ACCEPT);
 		accepted++;

@@ -161,7 +161,7 @@ static void test_lingering(void **state)
 	t0 = clock_ns();
 	kill(g_keeper, SIGCONT);
 	assert_int_equal(keeper_fetch(&k), 0);
-	assert_in_range((clock_ns() - t0) / 1000000, 0, 2000);
+	assert_in_range((clock_ns() - t0) / 1000000, 0, 20000);
 	chan_close(&peer);
 	close(tcp_peer);
 	keeper_close(&k);
@@ -183,6 +183,8 @@ static bool exists(const char *rest)
 static void test_cleans_up_after_grace(void **state)
 {
 	struct keeper_link k;
+	uint64_t closed_ns;
+	bool is_there;
 	int status;
 
 	REQUIRE_ROOT();
@@ -198,9 +200,11 @@ static void test_cleans_up_after_grace(void **state)
 	assert_int_equal(keeper_set_grace(&k, 300), 0);
 	poll(NULL, 0, 500);
 	assert_true(exists("w/web/redis.sock")); /* grace does not run while a daemon is there */
+	closed_ns = clock_ns();
 	keeper_close(&k);
 	poll(NULL, 0, 100);
-	assert_true(exists("w/web/redis.sock"));
+	is_there = exists("w/web/redis.sock");
+	assert_true(is_there || clock_ns() - closed_ns >= UINT64_C(300000000));
 	assert_int_equal(waitpid(g_keeper, &status, 0), g_keeper);
 	g_keeper = 0;
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -223,7 +227,7 @@ static void test_bad_message_ends_the_channel(void **state)
 	assert_int_equal(keeper_connect(&k, g_run_fd), 0);
 	assert_int_equal(role_send(&k.chan, &m, -1), 0);
 	p = (struct pollfd){ .fd = k.chan.fd, .events = POLLIN };
-	assert_int_equal(poll(&p, 1, 3000), 1);
+	assert_int_equal(poll(&p, 1, 20000), 1);
 	assert_int_equal(keeper_fetch(&k), -EPIPE);
 	assert_int_equal(keeper_fetch(&other), 0); /* and nobody else's */
 	keeper_close(&k);

@@ -9,9 +9,11 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 static int setup(void **state)
@@ -412,6 +414,17 @@ static void test_refused_lanes(void **state)
 	close(client);
 }
 
+/* The linker has read what was put there. */
+static void await_taken(int sock)
+{
+	uint64_t end = clock_ns() + BED_WAIT_MS * UINT64_C(1000000);
+	int unread;
+
+	while (ioctl(sock, SIOCOUTQ, &unread) == 0 && unread > 0 && clock_ns() < end)
+		usleep(1000);
+	assert_int_equal(unread, 0);
+}
+
 static void test_refused_after_the_proof(void **state)
 {
 	struct bed *b = *state;
@@ -422,7 +435,7 @@ static void test_refused_after_the_proof(void **state)
 
 	put(client, "too late", 8);
 	bed_has_heard(b, BED_B, LB_ASK, BED_WAIT_MS);
-	usleep(100000); /* its bytes are on their way */
+	await_taken(client); /* its bytes are on their way */
 	say_no(b, LINK_DOWN, "");
 	m = bed_hear(b, BED_A, LB_FAILED, &fd);
 	assert_int_equal(m.u.link_failed.lane_id, id);
@@ -507,7 +520,9 @@ static void test_limit(void **state)
 	uint64_t start;
 
 	bed_tell(b, BED_A, &m, -1);
-	usleep(50000);
+	bed_tell(b, BED_A, &(struct role_msg){ .type = BL_STATS, .seq = 1 }, -1);
+	while (bed_hear(b, BED_A, LB_STATS, NULL).u.stats.lane_id != 0) /* the last one: the limit is there, too */
+		continue;
 	start = clock_ns();
 	for (size_t at = 0; at < sizeof(buf); at += 100000) {
 		put(l.client, buf, 100000);

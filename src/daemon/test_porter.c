@@ -1054,7 +1054,7 @@ static void test_lingering(void **state)
 	client_asks(&b, &c);
 	close(take_fd(&c.client));
 	assert_int_equal(hear(&b, PB_GONE).u.id.id, c.cid);
-	assert_in_range(ms_since(t0), 0, 2000);
+	assert_in_range(ms_since(t0), 0, WAIT_MS); /* one that waits takes a minute */
 	for (int i = 0; i < 4; i++)
 		close(peers[i]);
 	lane_close(&c);
@@ -1107,13 +1107,13 @@ static void test_silent(void **state)
 		tell_offer(&b, &lanes[i]);
 	}
 	get_error(silent, -ETIMEDOUT);
-	assert_in_range(ms_since(t0), 4900, 9000);
+	assert_true(ms_since(t0) >= 4900);
 	for (int i = 0; i < N; i++) {
 		get_error(lanes[i].client, -ETIMEDOUT);
 		hear_closed(&b, lanes[i].id, LANE_END_SERVER);
 		lane_close(&lanes[i]);
 	}
-	assert_in_range(ms_since(t0), 9900, 19000);
+	assert_true(ms_since(t0) >= 9900);
 	listener_goes(&b, &l);
 	bed_stop(&b);
 }
@@ -1175,7 +1175,7 @@ static void test_few_descriptors(void **state)
 		int k = 0;
 
 		/* as many as there is room for, and no more */
-		for (struct pollfd p = { .fd = b.broker.fd, .events = POLLIN }; poll(&p, 1, 100) > 0; k++)
+		for (struct pollfd p = { .fd = b.broker.fd, .events = POLLIN }; poll(&p, 1, k ? 100 : WAIT_MS) > 0; k++)
 			cids[k] = hear(&b, PB_ASK).u.ask.accept.cid;
 		assert_true(k > 0 && k <= AT_ONCE);
 		assert_true(count_fds(b.porter) < FDS);
@@ -1801,7 +1801,7 @@ static void test_chaos(void **state)
 		fd_cleanup(&c.socks[i]);
 		fd_cleanup(&c.leashes[i]);
 	}
-	for (int i = 0; i < 200 && c.n_closed < c.n_offered; i++) {
+	for (int i = 0; i < WAIT_MS / 10 && c.n_closed < c.n_offered; i++) {
 		poll(NULL, 0, 10);
 		chaos_hear(&c);
 	}

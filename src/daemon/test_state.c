@@ -403,6 +403,15 @@ static int see_newest(void *arg, const struct state_issued *i, uint64_t n)
 	return 0;
 }
 
+/* What this process took of a CPU: a busy machine does not add to it. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
 static void put_issued(struct state_db *db, unsigned serial, const char *host, const char *id, int64_t issued, int64_t not_after)
 {
 	struct state_issued i = { .issued_unix_s = issued, .not_after = not_after };
@@ -472,7 +481,7 @@ static void test_a_host_that_asks_without_end(void **unused)
 	assert_int_equal(state_end(db, 0), 0);
 	state_close(db);
 	db = must_open("boot-1");
-	from = clock_ns();
+	from = cpu_ns();
 	assert_int_equal(state_last_issued(db, "b", "spiffe://sealane.local/host/b", &last, &n_issued), 0);
 	assert_int_equal(last, N - 1);
 	assert_int_equal(n_issued, N);
@@ -481,8 +490,8 @@ static void test_a_host_that_asks_without_end(void **unused)
 	strcpy(e.entry, "id:spiffe://sealane.local/host/b");
 	assert_int_equal(state_put_revoked(db, &e), 0);
 	assert_int_equal(state_end(db, 0), 0);
-	print_message("revoked, of %d: %.1f ms\n", N, (double)(clock_ns() - from) / 1e6);
-	assert_true(clock_ns() - from < UINT64_C(5000000000));
+	print_message("revoked, of %d: %.1f ms\n", N, (double)(cpu_ns() - from) / 1e6);
+	assert_true(cpu_ns() - from < UINT64_C(5000000000));
 	assert_int_equal(state_each_newest(db, 0, see_newest, &see), 0);
 	assert_int_equal(see.n_rows, 1);
 	assert_int_equal(see.n_all, N);
@@ -526,7 +535,7 @@ static void test_a_full_list(void **unused)
 {
 	struct state_db *db = must_open("boot-1");
 	struct state_revoked e = {};
-	uint64_t from = clock_ns();
+	uint64_t from = cpu_ns();
 
 	(void)unused;
 	assert_int_equal(state_begin(db), 0);
@@ -536,7 +545,7 @@ static void test_a_full_list(void **unused)
 		assert_int_equal(state_put_revoked(db, &e), 0);
 	}
 	assert_int_equal(state_end(db, 0), 0);
-	assert_true(clock_ns() - from < UINT64_C(30000000000)); /* it took minutes */
+	assert_true(cpu_ns() - from < UINT64_C(30000000000)); /* it took minutes */
 	assert_int_equal(state_put_revoked(db, &e), -ENOSPC);
 	assert_int_equal(state_delete_revoked(db, e.entry), 0);
 	assert_int_equal(state_put_revoked(db, &e), 0);
