@@ -218,6 +218,8 @@ static const struct config_key global_keys[] = {
 	{ "link_timeout", config_set_link_timeout, NULL, false },
 	{ "link_window", config_set_link_window, NULL, false },
 	{ "link_congestion", config_set_link_congestion, NULL, false },
+	{ "rdma", config_set_rdma, NULL, false },
+	{ "rdma_listen", config_set_rdma_listen, NULL, false },
 	{ "etcd", config_set_etcd, NULL, false },
 	{ "kind", NULL, CONFIG_ENTRIES, false },
 	{ "Kind", NULL, CONFIG_ENTRIES, false },

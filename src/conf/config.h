@@ -88,6 +88,8 @@ struct config_link {
 	char authority[LIMIT_NAME_SIZE]; /* the host that answers for certificates; "": the one that this host joined */
 	char *certificates;		/* the directory that others put certificates into; NULL: none, there is an authority */
 	double svid_life_s, idle_s, timeout_s; /* default 1 h, 60 s, 15 s */
+	enum config_rdma { CONFIG_RDMA_AUTO, CONFIG_RDMA_OFF } rdma; /* `rdma = auto | off` */
+	char rdma_listen[LIMIT_ADDRESS_SIZE]; /* "": as config_rdma_address() finds it */
 	uint32_t window;		/* bytes; default 256 KiB */
 	char congestion[20];		/* "": the kernel's own choice; default cubic */
 	bool wanted; /* a host, listen, authority or certificates was given: linkers run even before this host has joined */
@@ -172,5 +174,11 @@ void config_set_resolver(config_resolve_fn user, config_resolve_fn group);
 /* config_find_*() - index, or CONFIG_NONE. */
 size_t config_find_service(const struct config *c, const struct service_name *name);
 size_t config_find_workload(const struct config *c, const char *name);
+
+/*
+ * config_rdma_address() - where linker number @linker opens its RDMA device: `rdma_listen`; else the first address of `listen` that is one machine's; else what
+ * other hosts dial. Its port is that of the address and @linker. Into @ret of LIMIT_ADDRESS_SIZE. Return: NULL; or why there is none, a constant; then @ret is "".
+ */
+const char *config_rdma_address(const struct config *c, unsigned linker, char *ret);
 
 #endif

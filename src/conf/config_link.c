@@ -15,6 +15,8 @@
 
 #include "base/address.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdio.h>
 
 enum { WINDOW_MIN = 16 << 10, WINDOW_MAX = 16 << 20 }; /* docs/design/link.md, HELLO */
@@ -161,6 +163,92 @@ int config_set_link_congestion(struct loader *l, void *obj, const struct conf_no
 	if (strlen(text) > 15 || strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789_-") != strlen(text))
 		return config_bad_value(l, n, "the name of a congestion control such as \"cubic\" or \"bbr\", or \"system\"");
 	return str_copy(l->config->link.congestion, sizeof(l->config->link.congestion), text) ? 0 : -EINVAL;
+}
+
+/* --- RDMA --- */
+
+int config_set_rdma(struct loader *l, void *obj, const struct conf_node *n)
+{
+	bool off = n->kind == CONF_STRING && strcmp(n->string, "off") == 0;
+
+	if (!off && (n->kind != CONF_STRING || strcmp(n->string, "auto") != 0))
+		return config_bad_value(l, n, "auto or off");
+	l->config->link.rdma = off ? CONFIG_RDMA_OFF : CONFIG_RDMA_AUTO;
+	return 0;
+}
+
+static uint16_t port_of(const struct sockaddr_storage *a)
+{
+	return ntohs(a->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)a)->sin6_port : ((const struct sockaddr_in *)a)->sin_port);
+}
+
+static void set_port(struct sockaddr_storage *a, uint16_t port)
+{
+	if (a->ss_family == AF_INET6)
+		((struct sockaddr_in6 *)a)->sin6_port = htons(port);
+	else
+		((struct sockaddr_in *)a)->sin_port = htons(port);
+}
+
+/* [::] and 0.0.0.0 are every machine's. */
+static bool is_wildcard(const struct sockaddr_storage *a)
+{
+	if (a->ss_family == AF_INET6)
+		return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)a)->sin6_addr);
+	return ((const struct sockaddr_in *)a)->sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+int config_set_rdma_listen(struct loader *l, void *obj, const struct conf_node *n)
+{
+	char *ret = l->config->link.rdma_listen;
+	struct sockaddr_storage a;
+	const char *text = "";
+	socklen_t size;
+	int r = config_read_text(l, n, "the address of an RDMA device and a port, such as \"10.0.0.1:7443\"", &text);
+
+	if (r < 0)
+		return r;
+	/* A device may have several addresses, and the one that is meant is the one that the others reach: so no device's name. */
+	if (address_parse(text, &a, &size) < 0 || is_wildcard(&a) || port_of(&a) > UINT16_MAX - LIMIT_LINKERS)
+		return config_bad_value(l, n, "the address of one RDMA device in numbers and a port up to %d, such as \"10.0.0.1:7443\" (`rdma link` and"
+					      " `ip address` tell which device has which)", UINT16_MAX - LIMIT_LINKERS);
+	address_format(ret, &a);
+	return 0;
+}
+
+/* A candidate: is it one machine's address? */
+static bool is_one_address(const char *text, struct sockaddr_storage *ret)
+{
+	socklen_t size;
+
+	return text[0] && address_parse(text, ret, &size) == 0 && !is_wildcard(ret);
+}
+
+static bool find_rdma_address(const struct config *c, struct sockaddr_storage *ret)
+{
+	if (is_one_address(c->link.rdma_listen, ret))
+		return true;
+	for (size_t i = 0; i < c->link.n_listen; i++)
+		if (is_one_address(c->link.listen[i], ret))
+			return true;
+	for (size_t i = 0; i < c->n_hosts; i++)
+		if (strcmp(c->hosts[i].name, c->link.host_name) == 0 && is_one_address(c->hosts[i].address, ret))
+			return true;
+	return is_one_address(c->etcd.address, ret);
+}
+
+const char *config_rdma_address(const struct config *c, unsigned linker, char *ret)
+{
+	struct sockaddr_storage a;
+
+	ret[0] = '\0';
+	if (!find_rdma_address(c, &a))
+		return "no address of this host is configured that an RDMA device could have: say rdma_listen = \"ADDRESS:PORT\"";
+	if (port_of(&a) + linker > UINT16_MAX)
+		return "its port is above 65535: say rdma_listen = \"ADDRESS:PORT\", with a port for each linker";
+	set_port(&a, (uint16_t)(port_of(&a) + linker));
+	address_format(ret, &a);
+	return NULL;
 }
 
 /* --- host NAME { ... } --- */

@@ -144,6 +144,8 @@ MUST_CHECK int config_set_link_idle(struct loader *l, void *obj, const struct co
 MUST_CHECK int config_set_link_timeout(struct loader *l, void *obj, const struct conf_node *n);
 MUST_CHECK int config_set_link_window(struct loader *l, void *obj, const struct conf_node *n);
 MUST_CHECK int config_set_link_congestion(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_rdma(struct loader *l, void *obj, const struct conf_node *n);
+MUST_CHECK int config_set_rdma_listen(struct loader *l, void *obj, const struct conf_node *n);
 
 /* --- config_etcd.c --- */
 

@@ -247,6 +247,12 @@ void broker_tell_linker(struct broker *b, size_t linker, const struct role_msg *
 		peer_send(&b->p->linkers[linker], m, fd);
 }
 
+void broker_end_linker(struct broker *b, uint32_t linker)
+{
+	peer_close(&b->p->linkers[linker]);
+	link_on_linker_lost(b, linker);
+}
+
 void broker_tell_warden(struct broker *b, const struct role_msg *m, int fd)
 {
 	peer_send(&b->p->warden, m, fd);

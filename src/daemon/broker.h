@@ -24,6 +24,17 @@
 
 struct broker;
 
+/* What one linker was told of RDMA, and what came of it (broker_rdma.c). */
+struct link_device {
+	struct role_rdma asked;
+	const char *lacks; /* a constant: why no address could be told; NULL: one was */
+	bool known;	   /* LB_DEVICE has come: */
+	struct role_device is;
+	struct role_rdma_stats stats; /* as of the last BL_STATS */
+	char told[256];		      /* what the log said last */
+	bool renew, leaving;	      /* another linker is to take its place, when it has no lanes; it was told to say goodbye */
+};
+
 enum health { HEALTH_UNCHECKED, HEALTH_PASSING, HEALTH_FAILING, HEALTH_N };
 const char *health_name(enum health h);
 
@@ -194,6 +205,7 @@ struct broker_counters {
 };
 
 struct link_counters {
+	uint64_t rdma_offences; /* of linkers that have ended */
 	uint64_t sessions_up;			   /* that ever came up */
 	uint64_t refused[SESSION_REASON_N];	   /* that did not come up, by reason */
 	uint64_t ended[SESSION_REASON_N];	   /* that had come up */
@@ -309,6 +321,7 @@ struct broker {
 	struct chan linkers[LIMIT_LINKERS];
 	size_t n_linkers;
 
+	struct link_device devices[LIMIT_LINKERS]; /* as linkers: broker_rdma.c */
 	struct link_host *hosts; /* by hid (broker_link.h) */
 	struct link_session *sessions;
 	struct link_peer *link_peers;

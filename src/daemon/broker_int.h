@@ -22,6 +22,8 @@ void broker_tell_all_gates(struct broker *b, const struct role_msg *m, int fd);
 void broker_tell_checker(struct broker *b, const struct role_msg *m);
 void broker_tell_porter(struct broker *b, const struct role_msg *m, int fd);
 void broker_tell_linker(struct broker *b, size_t linker, const struct role_msg *m, int fd);
+/* broker_end_linker() - one that is there: it ends, and the warden starts another. From the loop only. */
+void broker_end_linker(struct broker *b, uint32_t linker);
 /* broker_tell_catalogue() - lost if none runs: it is told all when it starts. broker_close_catalogue() - it ends. */
 void broker_tell_catalogue(struct broker *b, const struct role_msg *m);
 void broker_close_catalogue(struct broker *b);

@@ -639,6 +639,7 @@ void link_apply(struct broker *b)
 		link_want(b);
 	apply_hosts(b);
 	apply_listen(b);
+	rdma_apply(b);
 	link_announce(b);
 }
 
@@ -703,6 +704,7 @@ static void tell_tickets(struct broker *b, uint32_t linker)
 
 void link_on_linker(struct broker *b, uint32_t index)
 {
+	rdma_on_linker(b, index);
 	ca_on_linker(b, index);
 	tell_tickets(b, index);
 	tell_listeners(b, index);
@@ -941,6 +943,7 @@ void link_on_linker_lost(struct broker *b, uint32_t index)
 		end_session(b, s);
 	}
 	replace_tickets(b);
+	rdma_on_linker_lost(b, index);
 	welcome_on_linker_lost(b, index);
 	cross_on_linker_lost(b, index);
 	ca_on_linker_lost(b, index);
@@ -1099,6 +1102,12 @@ void link_on_msg(struct broker *b, uint32_t linker, const struct role_msg *m, in
 		break;
 	case LB_SESSION_STATS:
 		on_session_stats(b, linker, &m->u.session_stats);
+		break;
+	case LB_DEVICE:
+		rdma_on_device(b, linker, &m->u.device);
+		break;
+	case LB_RDMA_STATS:
+		rdma_on_stats(b, linker, &m->u.rdma_stats);
 		break;
 	case LB_PATH:
 		on_path(b, linker, &m->u.path);

@@ -116,6 +116,21 @@ void link_on_msg(struct broker *b, uint32_t linker, const struct role_msg *m, in
 /* link_tell(), link_tell_all() - to a linker; one that does not read any more is closed (the warden restarts it). @fd: borrowed. */
 void link_tell(struct broker *b, uint32_t linker, const struct role_msg *m, int fd);
 void link_tell_all(struct broker *b, const struct role_msg *m, int fd);
+/* --- broker_rdma.c: which linker has which device --- */
+
+/* rdma_on_linker() - before all else that it is told. rdma_on_linker_lost() - it has gone. */
+void rdma_on_linker(struct broker *b, uint32_t linker);
+void rdma_on_linker_lost(struct broker *b, uint32_t linker);
+void rdma_on_device(struct broker *b, uint32_t linker, const struct role_device *m);
+void rdma_on_stats(struct broker *b, uint32_t linker, const struct role_rdma_stats *m);
+/* rdma_apply() - the configuration was read (again): whoever lacks what there may be now gives its place to another. */
+void rdma_apply(struct broker *b);
+/* device_lacks() - why a linker has no device, for people; "" if it has one. */
+static inline const char *device_lacks(const struct link_device *d)
+{
+	return d->lacks ? d->lacks : d->known && d->is.error ? d->is.why : "";
+}
+
 /* link_announce() - what we offer, or how it is, changed. link_announce_soon() - how many lanes there are to it. */
 void link_announce(struct broker *b);
 void link_announce_soon(struct broker *b);

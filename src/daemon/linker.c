@@ -20,8 +20,8 @@
  * linker_int.h lists the files. On a lane's way before this: broker_link.c; after it: linker_peer.c.
  */
 #include "base/foreign.h"
-#include "base/isolate.h"
 #include "base/log.h"
+#include "daemon/linker_device.h"
 #include "daemon/linker_int.h"
 #include "daemon/role_user.h"
 #include "daemon/roles.h"
@@ -389,6 +389,17 @@ static void tell_session(struct linker *k, const struct session *s)
 	linker_send(k, &m, -1);
 }
 
+static void tell_device(struct linker *k)
+{
+	struct remote_tally t = remote_tally(k->remote);
+	struct role_msg m = { .type = LB_RDMA_STATS };
+
+	m.u.rdma_stats = (struct role_rdma_stats){
+		.n_conns = t.n_conns, .n_quarantined = t.n_quarantined, .pinned = t.pinned, .offences = t.offences,
+	};
+	linker_send(k, &m, -1);
+}
+
 static void linker_tell_stats(struct linker *k)
 {
 	struct linker_stats_job *job = &k->stats;
@@ -407,6 +418,8 @@ static void linker_tell_stats(struct linker *k)
 			tell_session(k, &k->sessions[job->at_session]);
 	if (job->at_session < LIMIT_LINK_SESSIONS)
 		return;
+	if (job->n_askers > 0 && k->remote)
+		tell_device(k);
 	for (uint32_t i = 0; i < job->n_askers; i++) {
 		m = (struct role_msg){ .type = LB_STATS, .seq = job->askers[i] };
 		linker_send(k, &m, -1);
@@ -676,29 +689,59 @@ int linker_run(struct linker *k)
 
 int linker_isolate(void)
 {
-	static const struct isolate_call calls[] = {
-		{ .name = "accept4" },
-		{ .name = "memfd_create" }, /* texts for the broker, regions for libraries */
-		{ .name = "ftruncate" },
-		{ .name = "fallocate" },
-		{},
-	};
-	int r = isolate_paths(NULL, 0);
+	int r = linker_isolate_paths(false);
 
-	return r < 0 ? r : isolate_calls(calls);
+	return r < 0 ? r : linker_isolate_calls(false);
+}
+
+static int take_device(struct linker *k, const struct role_rdma *m)
+{
+	struct role_msg told = { .type = LB_DEVICE };
+	struct remote *device;
+	int r = 0;
+
+	linker_device_open(m, &device, &told.u.device);
+	if (device)
+		r = linker_set_remote(k, device, m->address);
+	linker_send(k, &told, -1);
+	return r;
+}
+
+/* From here on as little as each step leaves. */
+static int linker_start(struct linker **ret, const struct role_rdma *m)
+{
+	struct linker *k;
+	int r = linker_new(&k, ROLE_CHANNEL_FD);
+
+	if (r < 0)
+		return r;
+	r = linker_isolate_paths(m->mode != RDMA_OFF && m->address[0]);
+	if (r == 0)
+		r = take_device(k, m);
+	if (r == 0)
+		r = linker_isolate_calls(k->remote);
+	if (r < 0)
+		linker_free(k);
+	else
+		*ret = k;
+	return r;
 }
 
 int linker_main(const struct daemon_options *o)
 {
+	struct role_rdma rdma;
 	struct linker *k = NULL;
 	int r;
 
 	log_init("linker", o->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+	linker_device_memlock();
 	r = role_leave_root(o->user);
 	if (r == 0)
-		r = linker_new(&k, ROLE_CHANNEL_FD);
+		r = linker_device_hear(ROLE_CHANNEL_FD, &rdma);
 	if (r == 0)
-		r = linker_isolate();
+		return EXIT_SUCCESS; /* the broker left before it had said anything */
+	if (r == 1)
+		r = linker_start(&k, &rdma);
 	if (r < 0) {
 		log_error("linker.isolation_failed", LOG_STR("error", log_errno_name(r)));
 		return EXIT_FAILURE;

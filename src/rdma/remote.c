@@ -582,6 +582,7 @@ void remote_domain_offence(struct remote_domain *d, enum remote_status reason)
 	struct remote_conn *c;
 
 	d->n_offences[reason]++;
+	d->remote->n_offences++;
 	if (now >= d->quarantine_ns) {
 		unsigned n = d->n_quarantines++;
 
@@ -604,6 +605,18 @@ uint64_t remote_domain_offences(const struct remote_domain *d, enum remote_statu
 uint64_t remote_domain_quarantine_ns(const struct remote_domain *d)
 {
 	return remote_now_ns(d->remote) < d->quarantine_ns ? d->quarantine_ns : 0;
+}
+
+struct remote_tally remote_tally(const struct remote *r)
+{
+	struct remote_tally t = { .n_conns = r->n_conns, .offences = r->n_offences };
+	const struct remote_domain *d;
+
+	LIST_FOREACH(d, &r->domains, of_remote) {
+		t.n_quarantined += remote_domain_quarantine_ns(d) != 0;
+		t.pinned += d->pinned;
+	}
+	return t;
 }
 
 void remote_free(struct remote *r)

@@ -120,6 +120,14 @@ void remote_free(struct remote *r);
 const struct remote_caps *remote_caps(const struct remote *r);
 uint64_t remote_now_ns(const struct remote *r);
 
+/* remote_tally() - of all domains together: what there is now, and offences since it was opened. */
+struct remote_tally {
+	uint32_t n_conns, n_quarantined; /* connections in any state; domains */
+	uint64_t pinned;		 /* bytes */
+	uint64_t offences;
+};
+struct remote_tally remote_tally(const struct remote *r);
+
 /*
  * remote_poll() - what has happened, oldest first; time passes here too. @dones: room for @n.
  * Return: how many; 0: nothing; -EIO: the device is gone, every connection is down.

@@ -66,6 +66,7 @@ struct remote {
 	LIST_HEAD(, remote_domain) domains;
 	LIST_HEAD(, remote_export) spent; /* to be freed by the next remote_poll() */
 	unsigned n_domains, n_conns;
+	uint64_t n_offences; /* of domains that have gone, too */
 	struct remote_done *queue; /* owned: a ring; room for all that n_conns connections can have to tell */
 	size_t queue_cap, queue_at, queue_n;
 	uint64_t due_ns;
