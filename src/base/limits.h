@@ -146,10 +146,12 @@ enum {
 	LIMIT_RDMA_CONNS = 512,
 	LIMIT_RDMA_DOMAINS = LIMIT_HOSTS,
 	/* Of one domain: a ring or a table each; a part of one each. */
-	LIMIT_RDMA_REGIONS = 64,
+	LIMIT_RDMA_REGIONS = 256,
 	LIMIT_RDMA_EXPORTS = 256,
 	/* Registered, so pinned, bytes of one domain, in MiB, if its maker says no less. */
 	LIMIT_RDMA_PINNED_MIB = 1024,
+	/* Of all of a linker's sessions LIMIT_RDMA_PINNED_MIB; of those with one peer a quarter, so that others have their part. */
+	LIMIT_RDMA_PEER_MIB = LIMIT_RDMA_PINNED_MIB / 4,
 	/* Operations that a connection may have under way; batches of a ring that were not taken; immediates that were not polled. */
 	LIMIT_RDMA_OPS = 128,
 	LIMIT_RDMA_IMMS = 64,

@@ -494,7 +494,7 @@ static void linker_run_stalled(struct linker *k)
 {
 	k->stalled = false;
 	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++)
-		if (k->sessions[i].phase >= PHASE_HANDSHAKE && k->sessions[i].readable)
+		if (k->sessions[i].phase >= PHASE_HANDSHAKE && (k->sessions[i].readable || rdma_has_data(&k->sessions[i])))
 			session_dirty(k, &k->sessions[i]);
 }
 
@@ -502,6 +502,7 @@ static void linker_batch(struct linker *k)
 {
 	int r;
 
+	(void)rdma_poll(k);
 	llane_unpause(k);
 	(void)!rings_look(k, false);
 	linker_tick(k);
@@ -521,12 +522,13 @@ static void linker_batch(struct linker *k)
 
 static int linker_timeout_ms(const struct linker *k)
 {
-	uint64_t due = k->tick_due_ns;
+	uint64_t due = k->tick_due_ns, rdma_due = rdma_due_ns(k);
 
 	if (k->dirty.n > 0 || k->dirty_strangers.n > 0 || !TAILQ_EMPTY(&k->over))
 		return 0;
 	if (!TAILQ_EMPTY(&k->paused) && k->paused_due_ns < due)
 		due = k->paused_due_ns;
+	due = rdma_due < due ? rdma_due : due;
 	if (due == UINT64_MAX)
 		return -1;
 	if (due <= k->now_ns)
@@ -555,7 +557,8 @@ static void linker_event(struct linker *k, const struct epoll_event *ev)
 			session_event(k, s, ev->events);
 		break;
 	case LINKER_EVENT_REMOTE:
-		break; /* rdma_poll() looks at it in each turn */
+		k->remote_event = true;
+		break;
 	case LINKER_EVENT_LANE:
 		k->spin.carried++;
 		l = llane_find(k, number);
@@ -621,7 +624,9 @@ static void linker_free(struct linker *k)
 
 static bool linker_look(void *arg, bool sleeps)
 {
-	return rings_look(arg, sleeps);
+	bool any = rings_look(arg, sleeps);
+
+	return rdma_look(arg, sleeps) || any;
 }
 
 int linker_new(struct linker **ret, int channel_fd)

@@ -21,6 +21,8 @@ enum {
 	/* Messages to the broker that may wait before peers are no longer read from. */
 	CHAN_QUEUE_HIGH = 1024,
 	PLAIN_SIZE = LINKER_BATCH_SIZE + FRAME_SIZE_MAX,
+	/* What may lie in a ring when its session ends, and as much again of who does not stop. */
+	RING_DRAIN_SIZE = 2 << 20,
 };
 
 static void on_ping(struct linker *k, struct session *s, uint64_t value)
@@ -36,6 +38,7 @@ static int on_hello(struct linker *k, struct session *s, const struct frame *f)
 	if (s->phase != PHASE_GREETED)
 		return session_over(k, s, SESSION_PROTOCOL, "HELLO for the second time");
 	session_greeted(k, s, f->u.hello.window);
+	rdma_greeted(k, s, f->u.hello.has);
 	return 0;
 }
 
@@ -54,7 +57,10 @@ static int session_on_frame(struct linker *k, struct session *s, const struct fr
 		on_ping(k, s, f->u.ping);
 		return 0;
 	case FRAME_PONG:
-		return 0; /* that it was heard is all that counts */
+		rdma_on_pong(k, s, f->u.ping); /* else that it was heard is all that counts */
+		return 0;
+	case FRAME_RDMA:
+		return rdma_on_frame(k, s, f);
 	case FRAME_GOAWAY:
 		s->goaway_received = true;
 		peer_detach(s);
@@ -66,6 +72,11 @@ static int session_on_frame(struct linker *k, struct session *s, const struct fr
 	default:
 		return llane_on_frame(k, s, f);
 	}
+}
+
+static int after_switch(struct linker *k, struct session *s)
+{
+	return session_over(k, s, SESSION_PROTOCOL, "more on TLS after RDMA SWITCH");
 }
 
 /* Return: how many of the bytes were whole frames; -EPROTO: the session is over. */
@@ -93,6 +104,8 @@ static ssize_t session_frames(struct linker *k, struct session *s, const uint8_t
 		r = session_on_frame(k, s, &f);
 		if (s->phase == PHASE_OVER)
 			r = -EPROTO;
+		else if (f.type == FRAME_RDMA && s->rdma.switched_in && at < size)
+			r = after_switch(k, s);
 	}
 	llane_deliver(k);
 	return r < 0 ? r : (ssize_t)at;
@@ -122,17 +135,41 @@ static int put_by(struct linker *k, struct session *s, size_t size)
 	return 0;
 }
 
+/* What tls_read() said when it gave no more. */
+static int read_ended(struct linker *k, struct session *s, ssize_t n)
+{
+	if (n == 0)
+		return 0;
+	rdma_drain(k, s);
+	if (n == -EPIPE)
+		return s->phase == PHASE_UP ? session_over(k, s, SESSION_OK, "the other side closed the session")
+					    : session_over(k, s, SESSION_LOST, "the other side ended the session at once; its log says why (link.refuse)");
+	return session_over(k, s, s->tls.reason, s->tls.why);
+}
+
+/* The peer's frames come by its ring: TLS has its own to say, and nothing else. */
+static int session_decrypt_rest(struct linker *k, struct session *s)
+{
+	ssize_t n = tls_read(&s->tls, k->in_plain, PLAIN_SIZE);
+
+	return n > 0 ? after_switch(k, s) : read_ended(k, s, n);
+}
+
 /* All plaintext that the ciphertext in tls.in makes. Return: 0; -EPROTO: the session is over. */
 static int session_decrypt(struct linker *k, struct session *s)
 {
 	ssize_t fill = (ssize_t)s->partial_size, n;
 
+	if (s->rdma.switched_in)
+		return session_decrypt_rest(k, s);
 	if (fill > 0)
 		memcpy(k->in_plain, s->partial, (size_t)fill);
 	for (;;) {
 		n = tls_read(&s->tls, k->in_plain + fill, PLAIN_SIZE - (size_t)fill);
 		if (n <= 0)
 			break;
+		if (s->rdma.switched_in)
+			return after_switch(k, s);
 		fill += n;
 		if (PLAIN_SIZE - (size_t)fill < FRAME_SIZE_MAX)
 			fill = use_plain(k, s, (size_t)fill);
@@ -140,14 +177,9 @@ static int session_decrypt(struct linker *k, struct session *s)
 			return -EPROTO;
 	}
 	fill = use_plain(k, s, (size_t)fill);
-	if (fill < 0)
+	if (fill < 0 || put_by(k, s, (size_t)fill) < 0)
 		return -EPROTO;
-	if (n == -EPIPE)
-		return s->phase == PHASE_UP ? session_over(k, s, SESSION_OK, "the other side closed the session")
-					    : session_over(k, s, SESSION_LOST, "the other side ended the session at once; its log says why (link.refuse)");
-	if (n < 0)
-		return session_over(k, s, s->tls.reason, s->tls.why);
-	return put_by(k, s, (size_t)fill);
+	return read_ended(k, s, n);
 }
 
 /* Return: 1: it is done; 0: more bytes are needed; -EPROTO: the session is over. */
@@ -189,14 +221,27 @@ static int session_feed(struct linker *k, struct session *s, size_t size)
 /* Whoever said GOAWAY and then goes has stopped in order; what lanes it still had are reset all the same. */
 static void receive_failed(struct linker *k, struct session *s, ssize_t n)
 {
-	if (s->goaway_received && (n == 0 || errno == ECONNRESET))
+	int error = n < 0 ? errno : 0;
+
+	if (error == EAGAIN || error == EINTR) {
+		s->readable = error == EINTR;
+		return;
+	}
+	rdma_drain(k, s);
+	if (s->goaway_received && (n == 0 || error == ECONNRESET))
 		session_over(k, s, SESSION_OK, "the other side has stopped");
 	else if (n == 0)
 		session_over(k, s, SESSION_LOST, "the other side closed the connection");
-	else if (errno == EAGAIN || errno == EINTR)
-		s->readable = errno == EINTR;
 	else
-		session_over(k, s, errno == ETIMEDOUT ? SESSION_TIMEOUT : SESSION_LOST, log_errno_name(errno));
+		session_over(k, s, error == ETIMEDOUT ? SESSION_TIMEOUT : SESSION_LOST, log_errno_name(error));
+}
+
+/* Is it not to be read from now: the broker does not keep up, or the peer does not read what it made us say? */
+static bool is_held_up(struct linker *k, const struct session *s)
+{
+	if (k->broker.n_queued > CHAN_QUEUE_HIGH)
+		k->stalled = true;
+	return k->broker.n_queued > CHAN_QUEUE_HIGH || s->control_size - s->control_off > LINKER_CONTROL_SIZE_MAX;
 }
 
 void session_receive(struct linker *k, struct session *s)
@@ -204,9 +249,7 @@ void session_receive(struct linker *k, struct session *s)
 	for (unsigned i = 0; i < RECEIVES_PER_TURN && s->readable; i++) {
 		ssize_t n;
 
-		if (k->broker.n_queued > CHAN_QUEUE_HIGH)
-			k->stalled = true;
-		if (k->broker.n_queued > CHAN_QUEUE_HIGH || s->control_size - s->control_off > LINKER_CONTROL_SIZE_MAX)
+		if (is_held_up(k, s))
 			return;
 		n = recv(s->fd, k->in_cipher, LINKER_BATCH_SIZE, MSG_DONTWAIT);
 		s->n_reads++;
@@ -222,4 +265,41 @@ void session_receive(struct linker *k, struct session *s)
 		if (session_feed(k, s, (size_t)n) < 0)
 			return;
 	}
+}
+
+static void heard_by_ring(struct linker *k, struct session *s, uint32_t size)
+{
+	s->bytes_in += size;
+	s->heard_ns = k->now_ns;
+	s->ping_ns = 0;
+}
+
+void session_receive_ring(struct linker *k, struct session *s, bool all)
+{
+	ssize_t fill = (ssize_t)s->partial_size;
+	size_t left = all ? RING_DRAIN_SIZE : RECEIVES_PER_TURN * LINKER_BATCH_SIZE;
+	uint32_t size = 0;
+	int r = 0;
+
+	if (fill > 0)
+		memcpy(k->in_plain, s->partial, (size_t)fill);
+	while (left > 0 && (all || !is_held_up(k, s))) {
+		r = rdma_receive(s, k->in_plain + fill, &size);
+		if (r != 0)
+			break;
+		heard_by_ring(k, s, size);
+		left -= size < left ? size : left;
+		fill += size;
+		if (PLAIN_SIZE - fill < RDMA_RECORD_SIZE)
+			fill = use_plain(k, s, (size_t)fill);
+		if (fill < 0)
+			return;
+	}
+	fill = use_plain(k, s, (size_t)fill);
+	if (fill < 0 || put_by(k, s, (size_t)fill) < 0)
+		return;
+	if (r < 0)
+		(void)rdma_failed(k, s, r);
+	else
+		rdma_flush(k, s); /* it hears of the room */
 }

@@ -27,7 +27,7 @@
 #include "link/flow.h"
 #include "link/frame.h"
 #include "link/tls.h"
-#include "rdma/remote.h"
+#include "rdma/ring_remote.h"
 #include "shm/region.h"
 #include "shm/wake.h"
 
@@ -51,6 +51,8 @@ enum {
 	LINKER_LISTENERS = 8,
 	/* Parts of one write to an application: a batch of small messages. */
 	RUN_MAX = 64,
+	/* Plaintext of a ring's record, at most: four whole frames. Larger ones would be sealed for longer before the first byte leaves. */
+	RDMA_RECORD_SIZE = 4 * FRAME_SIZE_MAX,
 };
 
 #define MS_NS UINT64_C(1000000)
@@ -81,6 +83,8 @@ enum lane_state { LANE_FREE, LANE_WAITING, LANE_OPENING, LANE_ASKED, LANE_JOININ
 struct session;
 struct linker;
 struct llane;
+struct rdma_way;
+struct rdma_peer;
 struct lring;
 
 /*
@@ -204,6 +208,16 @@ SLIST_HEAD(shown_list, shown);
 
 struct route;
 
+/* What was said of RDMA on a session: its steps, each once (linker_rdma.c). */
+struct session_rdma {
+	struct rdma_way *way; /* owned; NULL: not asked for (yet), or given up: the session is on TLS */
+	bool offered, possible; /* our HELLO had the flag; both had */
+	bool asked, no_sent, no_came;
+	bool key_sent, key_came;
+	bool switched_out, switched_in; /* our frames go by the ring; the peer's come by it */
+	bool lost; /* it broke after that */
+};
+
 struct session {
 	enum session_phase phase;
 	uint32_t generation;
@@ -260,6 +274,7 @@ struct session {
 	uint64_t up_ns;
 	uint64_t heard_ns, ping_ns, idle_ns;
 
+	struct session_rdma rdma;
 	enum session_reason reason; /* OVER */
 	char why[256];
 	uint64_t bytes_in, bytes_out, n_reads, n_writes;
@@ -373,6 +388,10 @@ struct linker {
 	bool ticks; /* somebody's descriptor may lie in a queue of ours */
 	struct remote *remote; /* owned; NULL: no RDMA device */
 	char remote_address[LIMIT_ADDRESS_SIZE]; /* where it listens */
+	bool remote_gone, remote_event; /* the device is; epoll told of it */
+	TAILQ_HEAD(, rdma_way) ways;
+	struct rdma_peer *rdma_peers;
+	uint64_t rdma_pinned; /* bytes of all ways */
 };
 
 /* --- linker.c --- */
@@ -477,6 +496,8 @@ void session_lane_gone(struct linker *k, struct session *s);
 
 /* --- linker_in.c --- */
 void session_receive(struct linker *k, struct session *s);
+/* session_receive_ring() - what its ring has. @all: before the end; else a turn's share. */
+void session_receive_ring(struct linker *k, struct session *s, bool all);
 
 /* --- linker_out.c --- */
 /* session_pump() - encrypt and send what there is. Return: there is more, but others want their turn. */
@@ -491,6 +512,38 @@ void session_control_done(struct linker *k, struct session *s, size_t size);
 
 /* --- linker_rdma.c --- */
 void rdma_free(struct linker *k);
+/* rdma_poll() - what the device has to tell: sessions get their turns for it. rdma_look(): the same; @sleeps: and then it is to wake us. Return: there was something. */
+bool rdma_poll(struct linker *k);
+bool rdma_look(struct linker *k, bool sleeps);
+uint64_t rdma_due_ns(const struct linker *k);
+/* rdma_hello() - what our HELLO says of it. rdma_greeted() - what the peer's said. */
+uint16_t rdma_hello(struct linker *k, struct session *s);
+void rdma_greeted(struct linker *k, struct session *s, uint16_t has);
+/* rdma_on_frame() - a step of the peer's. Return: 0; -EPROTO: the session is over. */
+MUST_CHECK int rdma_on_frame(struct linker *k, struct session *s, const struct frame *f);
+/* rdma_work() - in the session's turn, before it sends: what the device told of it. Return: 0; -EPROTO: the session is over. */
+MUST_CHECK int rdma_work(struct linker *k, struct session *s);
+/* rdma_switch_is_due() - SWITCH is to be the next frame, and the last on TLS; then rdma_switched(). */
+bool rdma_switch_is_due(const struct session *s);
+void rdma_switched(struct linker *k, struct session *s);
+/* rdma_has_data() - there may be records. rdma_receive() - the next one, into room for RDMA_RECORD_SIZE. Return: 0; RING_E_EMPTY; an error for rdma_failed(). */
+bool rdma_has_data(const struct session *s);
+MUST_CHECK int rdma_receive(struct session *s, uint8_t *to, uint32_t *ret_size);
+/* rdma_has_room() - for a record. False: it gets its turn when there is. rdma_send() - then. Return: 0 or an error for rdma_failed(). rdma_flush() - all that was sent, and room. */
+bool rdma_has_room(struct linker *k, struct session *s);
+MUST_CHECK int rdma_send(struct session *s, const uint8_t *bytes, uint32_t size);
+void rdma_flush(struct linker *k, struct session *s);
+/* rdma_failed() - its ring did. Return: 0 or -EPROTO, as session_over(). */
+int rdma_failed(struct linker *k, struct session *s, int error);
+/* rdma_tick() - a ring that stays full. Return: when it wants the next. */
+uint64_t rdma_tick(struct linker *k, struct session *s);
+/* rdma_is_drained() - has the peer read all that was sent? False: it is asked, and rdma_on_pong() follows. */
+bool rdma_is_drained(struct linker *k, struct session *s);
+void rdma_on_pong(struct linker *k, struct session *s, uint64_t value);
+/* rdma_drain() - its TCP connection is over: what had come by the ring is still taken. */
+void rdma_drain(struct linker *k, struct session *s);
+/* rdma_close() - the connection and its memory. Idempotent. Not while what rdma_poll() told is worked off. */
+void rdma_close(struct linker *k, struct session *s);
 
 /* --- linker_lane.c --- */
 /* llane_open() - WAITING, and its session can carry: say OPEN. */

@@ -148,13 +148,25 @@ static size_t gather_lanes(struct linker *k, struct session *s, uint8_t *to, siz
 	return at;
 }
 
-static size_t session_gather(struct linker *k, struct session *s)
+/* The last frame on TLS, when all of the session's own that was said before has its place. */
+static size_t gather_switch(struct linker *k, struct session *s, uint8_t *to, size_t room)
 {
-	size_t at = gather_control(s, k->out_plain, LINKER_BATCH_SIZE);
+	if (!rdma_switch_is_due(s) || s->control_size > s->control_off || room < FRAME_RDMA_SIZE_MAX)
+		return 0;
+	rdma_switched(k, s);
+	return frame_put_rdma_switch(to);
+}
 
-	at += gather_credits(s, k->out_plain + at, LINKER_BATCH_SIZE - at);
-	at += gather_text(s, k->out_plain + at, LINKER_BATCH_SIZE - at);
-	return at + gather_lanes(k, s, k->out_plain + at, LINKER_BATCH_SIZE - at);
+/* Into out_plain, at most @room bytes. */
+static size_t session_gather(struct linker *k, struct session *s, size_t room)
+{
+	size_t at = gather_control(s, k->out_plain, room), n = gather_switch(k, s, k->out_plain + at, room - at);
+
+	if (n > 0)
+		return at + n;
+	at += gather_credits(s, k->out_plain + at, room - at);
+	at += gather_text(s, k->out_plain + at, room - at);
+	return at + gather_lanes(k, s, k->out_plain + at, room - at);
 }
 
 /* Sending. */
@@ -201,17 +213,49 @@ static bool session_encrypt(struct linker *k, struct session *s, size_t size)
 	return true;
 }
 
+/* The same by the ring: a record at a time, each batch handed over at once. */
+static bool pump_ring(struct linker *k, struct session *s)
+{
+	size_t sent = 0, batch = 0, n;
+	int r;
+
+	while (s->phase == PHASE_UP && sent < BATCHES_PER_TURN * LINKER_BATCH_SIZE && rdma_has_room(k, s)) {
+		n = session_gather(k, s, RDMA_RECORD_SIZE);
+		if (n == 0 || s->phase == PHASE_OVER)
+			break;
+		r = rdma_send(s, k->out_plain, (uint32_t)n);
+		if (r < 0) {
+			(void)rdma_failed(k, s, r);
+			return false;
+		}
+		s->bytes_out += n;
+		sent += n;
+		batch += n;
+		if (batch < LINKER_BATCH_SIZE)
+			continue;
+		rdma_flush(k, s);
+		batch = 0;
+	}
+	if (s->phase == PHASE_UP)
+		rdma_flush(k, s); /* also room that the peer is to hear of */
+	s->n_writes += sent > 0;
+	return s->phase == PHASE_UP && sent >= BATCHES_PER_TURN * LINKER_BATCH_SIZE;
+}
+
 bool session_pump(struct linker *k, struct session *s)
 {
 	session_flush(k, s);
 	for (unsigned i = 0; s->phase == PHASE_GREETED || s->phase == PHASE_UP; i++) {
 		size_t n;
 
+		if (s->rdma.switched_out)
+			return pump_ring(k, s);
+
 		if (s->chunk && s->chunk_size - s->chunk_off >= LINKER_BATCH_SIZE)
 			return false; /* EPOLLOUT goes on */
 		if (i == BATCHES_PER_TURN)
 			return true;
-		n = session_gather(k, s);
+		n = session_gather(k, s, LINKER_BATCH_SIZE);
 		if (n == 0 || s->phase == PHASE_OVER || !session_encrypt(k, s, n))
 			return false;
 		session_flush(k, s);

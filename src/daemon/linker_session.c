@@ -172,11 +172,13 @@ bool session_work(struct linker *k, struct session *s)
 
 	if (s->phase >= PHASE_HANDSHAKE && s->phase != PHASE_OVER)
 		session_receive(k, s);
+	if (s->phase == PHASE_UP && rdma_work(k, s) == 0 && rdma_has_data(s))
+		session_receive_ring(k, s, false);
 	if (s->phase < PHASE_HANDSHAKE || s->phase == PHASE_OVER)
 		return false;
 	more = session_pump(k, s);
 	/* Still readable: the turn was over, or the peer did not read what it made us say; if it has by now, it is read from again. */
-	return more || (s->phase != PHASE_OVER && s->readable && s->control_size == s->control_off && !k->stalled);
+	return more || (s->phase != PHASE_OVER && (s->readable || rdma_has_data(s)) && s->control_size == s->control_off && !k->stalled);
 }
 
 static enum frame_purpose purpose_of(const struct linker *k, const struct session *s)
@@ -220,7 +222,7 @@ void session_established(struct linker *k, struct session *s)
 	to = session_control(k, s, FRAME_HELLO_SIZE);
 	if (!to)
 		return;
-	session_control_done(k, s, frame_put_hello(to, k->trust.window, 0));
+	session_control_done(k, s, frame_put_hello(to, k->trust.window, rdma_hello(k, s)));
 	for (l = TAILQ_FIRST(&s->lanes); l && s->phase == PHASE_GREETED; l = next) {
 		next = TAILQ_NEXT(l, of_session);
 		llane_open(k, l);
@@ -595,7 +597,7 @@ static uint64_t tick_idle(struct linker *k, struct session *s)
 	}
 	if (s->n_lanes > 0)
 		return UINT64_MAX;
-	if ((s->goaway_sent || s->goaway_received) && !s->chunk && s->control_size == s->control_off) {
+	if ((s->goaway_sent || s->goaway_received) && !s->chunk && s->control_size == s->control_off && rdma_is_drained(k, s)) {
 		session_over(k, s, SESSION_OK, "drained");
 		return UINT64_MAX;
 	}
@@ -622,7 +624,7 @@ uint64_t session_tick(struct linker *k, struct session *s)
 			session_over(k, s, SESSION_TIMEOUT, waits[s->phase]);
 		return s->deadline_ns;
 	}
-	due = tick_silence(k, s);
+	due = sooner(tick_silence(k, s), rdma_tick(k, s));
 	if (s->phase == PHASE_UP)
 		due = sooner(due, tick_idle(k, s));
 	if (s->phase != PHASE_UP)
@@ -682,7 +684,8 @@ static void reap_one(struct linker *k, struct session *s)
 	peer_session_over(k, s);
 	while ((l = TAILQ_FIRST(&s->lanes)))
 		llane_session_over(k, l, end, s->why);
-	say_goodbye(k, s);
+	if (!s->rdma.lost) /* what it had sent may not have come: no end in order */
+		say_goodbye(k, s);
 	if (s->ca || s->purpose == FRAME_FOR_CA)
 		linker_ca_session_over(k, s);
 	m = session_news(k, s, is_refusal(s) ? SESSION_REFUSED : SESSION_DOWN);

@@ -17,6 +17,7 @@ int linker_tables_init(struct linker *k)
 	TAILQ_INIT(&k->lingering);
 	TAILQ_INIT(&k->watched);
 	TAILQ_INIT(&k->strangers);
+	TAILQ_INIT(&k->ways);
 	SLIST_INIT(&k->pool);
 	if (getrandom(k->source_secret, sizeof(k->source_secret), 0) != sizeof(k->source_secret))
 		return -EIO;
@@ -193,6 +194,7 @@ static void session_free_lists(struct session *s)
 void session_give(struct linker *k, struct session *s)
 {
 	assert(s->phase != PHASE_FREE);
+	rdma_close(k, s);
 	session_free_lists(s);
 	tls_conn_close(&s->tls);
 	fd_cleanup(&s->fd);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "core/revoked.h"
 #include "daemon/linker.h"
+#include "daemon/test_linker_fabric.h"
 
 #include <arpa/inet.h>
 #include <poll.h>
@@ -266,7 +267,7 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 	cpu_set_t set;
 
 	for (int fd = 3; fd < 1024; fd++)
-		if (fd != channel_fd)
+		if (fd != channel_fd && fd != b->fabric[side])
 			close(fd);
 	if (b->pins[side] >= 0) {
 		CPU_ZERO(&set);
@@ -283,6 +284,8 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 		linker_set_sessions_max(k, b->sessions_max);
 	if (b->rings_max)
 		linker_set_rings_max(k, b->rings_max);
+	if (b->fabric[side] >= 0 && (side == BED_B || b->rdma == BED_RDMA_BOTH) && linker_set_remote(k, fabric_open(b->fabric[side], &b->faults[side]), "127.0.0.1:7444") < 0)
+		_exit(97);
 	if (!getenv("BED_NO_FILTER") && linker_isolate() < 0)
 		_exit(99);
 	_exit(linker_run(k) == 0 ? 0 : 1);
@@ -357,14 +360,37 @@ static void side_host(struct bed *b, unsigned side)
 
 void bed_init(struct bed *b)
 {
-	*b = (struct bed){ .next_lane = 1000, .idle_ms = 60000, .timeout_ms = 15000, .window = BED_WINDOW, .pins = { -1, -1 } };
+	*b = (struct bed){ .next_lane = 1000, .idle_ms = 60000, .timeout_ms = 15000, .window = BED_WINDOW, .pins = { -1, -1 }, .fabric = { -1, -1 } };
+}
+
+static void fabric_start(struct bed *b)
+{
+	size_t size = BED_N_SIDES * sizeof(*b->faults);
+
+	b->faults = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	MUST(b->faults != MAP_FAILED);
+	if (b->rdma != BED_RDMA_NONE)
+		MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, b->fabric) == 0);
+}
+
+/* The linkers have theirs. */
+static void fabric_started(struct bed *b)
+{
+	fd_cleanup(&b->fabric[BED_B]);
+	b->fabric[BED_B] = -1;
+	if (b->rdma == BED_RDMA_BOTH) {
+		fd_cleanup(&b->fabric[BED_A]);
+		b->fabric[BED_A] = -1;
+	}
 }
 
 void bed_start(struct bed *b)
 {
 	signal(SIGPIPE, SIG_IGN);
+	fabric_start(b);
 	side_fork(b, BED_A);
 	side_fork(b, BED_B);
+	fabric_started(b);
 	MUST(pthread_mutex_init(&b->lock, NULL) == 0);
 	MUST(pki_new_key(&b->root_key) == 0);
 	MUST(pki_make_root(&b->root, b->root_key, BED_DOMAIN, time(NULL) - 86400, time(NULL) + 10 * 86400) == 0);
@@ -411,6 +437,8 @@ void bed_stop(struct bed *b)
 	EVP_PKEY_free(b->root_key);
 	X509_free(b->root);
 	free(b->root_pem);
+	munmap(b->faults, BED_N_SIDES * sizeof(*b->faults));
+	fd_cleanup(&b->fabric[BED_A]);
 }
 
 /* Lanes. */

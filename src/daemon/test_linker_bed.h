@@ -21,11 +21,16 @@ enum { BED_HID = 3, BED_WAIT_MS = 20000, BED_WINDOW = 256 << 10 };
 #define BED_REDIS "default/redis"
 #define BED_WEB "default/web"
 
+struct fabric_faults;
+
 struct bed_msg {
 	struct bed_msg *next;
 	struct role_msg m;
 	int fd;
 };
+
+/* Which hosts have an RDMA device: a socket pair leads from a's to b's. BED_RDMA_B: a's end is the test's (bed.fabric). */
+enum bed_rdma { BED_RDMA_NONE, BED_RDMA_BOTH, BED_RDMA_B };
 
 struct bed_side {
 	pid_t pid;
@@ -53,6 +58,9 @@ struct bed {
 	unsigned sessions_max; /* linker_set_sessions_max(); 0: as it is */
 	const char *issued_to; /* bed_certificate(): which host; NULL: somebody */
 	int pins[BED_N_SIDES]; /* the CPU of each linker; -1: any */
+	enum bed_rdma rdma;
+	int fabric[BED_N_SIDES]; /* owned; -1: the linker's, or none */
+	struct fabric_faults *faults; /* of each side; shared with the linkers */
 };
 
 /* A lane through both: the application's ends. */

@@ -322,7 +322,7 @@ static int context_set(const struct tls *t, SSL_CTX *ctx, bool is_client)
 
 SSL_CTX *tls_context(const struct tls *t, bool is_client)
 {
-	SSL_CTX *ctx = SSL_CTX_new_ex(t->lib, "?provider=sealane", is_client ? TLS_client_method() : TLS_server_method());
+	SSL_CTX *ctx = SSL_CTX_new_ex(t->lib, TLS_LIBRARY_QUERY, is_client ? TLS_client_method() : TLS_server_method());
 
 	if (ctx && context_set(t, ctx, is_client) < 0) {
 		SSL_CTX_free(ctx);
@@ -565,6 +565,11 @@ int tls_new(struct tls **ret, remote_key_sign *sign, void *arg)
 	}
 	*ret = t;
 	return 0;
+}
+
+OSSL_LIB_CTX *tls_library(const struct tls *t)
+{
+	return t->lib;
 }
 
 const char *tls_cipher_source(const struct tls *t)

@@ -23,6 +23,9 @@ enum tls_use {
 enum { TLS_EXPORTER_SIZE = 32, TLS_TICKET_SECRETS = ROLE_TICKET_SECRETS, TLS_TICKET_SECRET_SIZE = ROLE_TICKET_SECRET_SIZE };
 #define TLS_EXPORTER_CA "EXPORTER-sealane-ca"
 #define TLS_EXPORTER_LANE "EXPORTER-sealane-lane"
+#define TLS_EXPORTER_RDMA "EXPORTER-sealane-rdma"
+/* With tls_library(): the AES-GCM that sessions have, for who seals with it as well. */
+#define TLS_LIBRARY_QUERY "?provider=sealane"
 
 struct tls;
 struct tls_credential;
@@ -36,6 +39,9 @@ void tls_free(struct tls *t);
 
 /* tls_cipher_source() - where AES-GCM comes from: a line for the log, a constant. */
 const char *tls_cipher_source(const struct tls *t);
+
+/* tls_library() - borrowed, for as long as @t is there. */
+OSSL_LIB_CTX *tls_library(const struct tls *t);
 
 /*
  * tls_set_trust() - the roots (PEM; may be empty for a host that has yet to join), our trust domain and our name. Connections that stand are not

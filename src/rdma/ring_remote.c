@@ -176,9 +176,9 @@ static void note_piece(struct ring_remote *g, uint32_t size)
 	g->pieces[g->n_pieces++] = (struct piece){ at, ring_step(size) };
 }
 
-static int send_record(struct ring_remote *g, uint8_t flags, uint8_t tag, const void *plain, uint32_t size)
+/* Where a record of @size bytes is to lie. */
+static int reserve(struct ring_remote *g, uint32_t size, void **ret)
 {
-	void *place;
 	int r;
 
 	if (g->broken)
@@ -187,11 +187,26 @@ static int send_record(struct ring_remote *g, uint8_t flags, uint8_t tag, const 
 		return -EMSGSIZE;
 	if (look_at_head(g) < 0)
 		return -EPROTO;
-	r = ring_tx_reserve(&g->tx, size + SEAL_TAG_SIZE, &place);
+	r = ring_tx_reserve(&g->tx, size + SEAL_TAG_SIZE, ret);
 	if (r != 0)
 		return r == RING_E_FULL ? r : poison(g);
-	if (g->tx.head > g->sent_tail) /* it looked again */
-		return poison(g);
+	return g->tx.head > g->sent_tail ? poison(g) : 0; /* it looked again */
+}
+
+int ring_remote_has_room(struct ring_remote *g, uint32_t size)
+{
+	void *place;
+
+	return reserve(g, size, &place);
+}
+
+static int send_record(struct ring_remote *g, uint8_t flags, uint8_t tag, const void *plain, uint32_t size)
+{
+	void *place;
+	int r = reserve(g, size, &place);
+
+	if (r != 0)
+		return r;
 	r = seal_record(g->tx_seal, g->tx.at, (uint16_t)(flags | tag << 8), plain, size, place);
 	if (r < 0)
 		return r;

@@ -79,6 +79,9 @@ uint32_t ring_remote_record_max(const struct ring_remote *g);
 MUST_CHECK int ring_remote_send(struct ring_remote *g, uint8_t flags, uint8_t tag, const void *plain, uint32_t size);
 MUST_CHECK int ring_remote_send_fin(struct ring_remote *g);
 
+/* ring_remote_has_room() - would ring_remote_send() take @size bytes now? Return: 0; RING_E_FULL; -EMSGSIZE; -EPROTO. */
+MUST_CHECK int ring_remote_has_room(struct ring_remote *g, uint32_t size);
+
 /* ring_remote_flush() - hand everything over. Return: 0; RING_E_FULL: not all of it could go; again after ROOM or after completions; -ENOTCONN, -EPROTO. */
 MUST_CHECK int ring_remote_flush(struct ring_remote *g);
 
