@@ -2,13 +2,18 @@
  * What sealing costs per record, on one core, all in one run and by turns: copying the bytes once (memcpy), a record through the ring of shared
  * memory (copied in, copied out), sealing and opening with OpenSSL's own AES-128-GCM and with sealane's provider, and the ring between two
  * hosts without a wire: seal, stage, flush, receive, open, over the fake, whose own work (it moves the bytes once more) is in it.
- * Prints nanoseconds of this thread for each record, medians over batches, and ratios to memcpy. docs/rdma-cost.md is made of this.
+ * Prints nanoseconds of this thread for each record, medians over batches, and ratios to memcpy; then what a card of 100 Gb/s would make of them,
+ * with the arithmetic. docs/rdma-cost.md is made of this.
  */
 #include "link/gcm.h"
 #include "rdma/fake.h"
 #include "rdma/test_ring_util.h"
 
 enum { N_BATCHES = 15, BATCH_BYTES = 4 << 20, RECORDS_MAX = 8192, PLACE = 1 << 20, CAP_LOG2 = 18, SIZE_MAX_ = 64 << 10 };
+
+/* Of a card of 100 Gb/s, which nobody here has: docs/rdma-cost.md says where each comes from. */
+enum { MTU = 4096, PACKET = 82, FIRST_PACKET = 16, IMMEDIATE = 4, BATCH = 8, DOORBELL_NS = 100, ONE_WAY_NS = 900 };
+static const double wire_bytes_ns = 12.5;
 
 static uint8_t *g_from, *g_to;
 
@@ -177,7 +182,7 @@ static void run_remote(struct bench *b, size_t size, size_t n)
 	size_t sent = 0, got = 0;
 
 	while (got < n) {
-		for (unsigned k = 0; k < 8 && sent < n; k++, sent++)
+		for (unsigned k = 0; k < BATCH && sent < n; k++, sent++)
 			if (ring_remote_send(g_a.ring, 0, 0, g_from, (uint32_t)size) != 0)
 				break;
 		RING_MUST(ring_remote_flush(g_a.ring) >= 0);
@@ -218,6 +223,58 @@ static void line(struct bench *benches, size_t n_benches, size_t size)
 	printf("\n");
 }
 
+/* -- what follows for a card */
+
+enum column { MEMCPY, RING, SEAL_OPENSSL, OPEN_OPENSSL, SEAL, OPEN, REMOTE };
+
+static double least(double a, double b)
+{
+	return a < b ? a : b;
+}
+
+/* What a batch of records occupies of the wire: their data in one WRITE, their descriptors in one with an immediate. */
+static double batch_wire_bytes(size_t size)
+{
+	size_t data = BATCH * ((size + SEAL_TAG_SIZE + 7) & ~(size_t)7), packets = (data + MTU - 1) / MTU;
+
+	return (double)(data + packets * PACKET + FIRST_PACKET + BATCH * sizeof(uint64_t) + PACKET + FIRST_PACKET + IMMEDIATE);
+}
+
+/* Each end's own work on a record besides sealing: the ring, posting, completions. The fake's move of the bytes is taken off. */
+static double keeping_ns(struct bench *benches)
+{
+	return (median_ns(&benches[REMOTE]) - median_ns(&benches[SEAL]) - median_ns(&benches[OPEN]) - median_ns(&benches[MEMCPY])) / 2;
+}
+
+static double records_per_us(double seal, double open, double keeping, size_t size)
+{
+	double ends = least(1000 / (seal + keeping + (double)DOORBELL_NS / BATCH), 1000 / (open + keeping));
+
+	return least(ends, 1000 * BATCH * wire_bytes_ns / batch_wire_bytes(size));
+}
+
+static void predict(struct bench *benches, size_t size, double keeping)
+{
+	double seal = median_ns(&benches[SEAL]), open = median_ns(&benches[OPEN]);
+	double wire = 1000 * BATCH * wire_bytes_ns / batch_wire_bytes(size), n = records_per_us(seal, open, keeping, size);
+	double openssl = records_per_us(median_ns(&benches[SEAL_OPENSSL]), median_ns(&benches[OPEN_OPENSSL]), keeping, size);
+	double travel = ONE_WAY_NS + (double)size / wire_bytes_ns, work = seal + open + 2 * keeping;
+
+	printf("%7zu  %9.2f M  %9.2f  %7.0f %%  %9.2f  %6.1f + %.1f\n", size, n, n * (double)size / 1000, 100 * n / wire,
+	       openssl * (double)size / 1000, travel / 1000, work / 1000);
+}
+
+static void print_arithmetic(double keeping)
+{
+	printf("\nA card of 100 Gb/s, computed. Measured above: seal, open; keeping the ring: %.0f ns at each end (64 bytes: remote ring less seal, open and\n"
+	       "one memcpy, halved). Assumed: %.1f bytes a ns on the wire, packets of %d with %d bytes of headers, %d records a batch, a doorbell of %d ns for\n"
+	       "each batch, %d ns from a small WRITE to polled memory. One core at each end:\n"
+	       "  sender = seal + keeping + %d / %d, receiver = open + keeping, wire = a batch's bytes / %d / %.1f; records/s = 1 / the slowest of the three\n"
+	       "  one way = %d ns + bytes / %.1f, then seal + open + 2 * keeping\n\n",
+	       keeping, wire_bytes_ns, MTU, PACKET, BATCH, DOORBELL_NS, ONE_WAY_NS, DOORBELL_NS, BATCH, BATCH, wire_bytes_ns, ONE_WAY_NS, wire_bytes_ns);
+	printf("%7s  %11s  %9s  %9s  %9s  %s\n", "bytes", "records/s", "GB/s", "of wire", "OpenSSL's", "one way, us");
+}
+
 int main(void)
 {
 	static const size_t sizes[] = { 64, 256, 1024, 4096, 16384, 65536 - 64 };
@@ -232,6 +289,7 @@ int main(void)
 		{ .name = "open", .run = run_open, .crypto = ours },
 		{ .name = "remote ring", .run = run_remote },
 	};
+	struct bench kept[ARRAY_SIZE(sizes)][ARRAY_SIZE(benches)];
 	const char *why;
 
 	g_from = calloc(1, PLACE);
@@ -250,8 +308,13 @@ int main(void)
 		printf("  %16s", benches[k].name);
 	}
 	printf("\n");
-	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		line(benches, ARRAY_SIZE(benches), sizes[i]);
+		memcpy(kept[i], benches, sizeof(benches));
+	}
+	print_arithmetic(keeping_ns(kept[0]));
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
+		predict(kept[i], sizes[i], keeping_ns(kept[0]));
 	for (size_t k = 0; k < ARRAY_SIZE(benches); k++)
 		seal_stream_free(benches[k].stream);
 	ring_end_close(&g_a);
