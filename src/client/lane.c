@@ -74,7 +74,10 @@ int lane_make(struct sealane_lane **ret, struct lane_parts *parts)
 				       .tx_spin.pays = LANE_SPIN_ONE, .rx_spin.pays = LANE_SPIN_ONE,
 				       .rx_spin.steady_least = LANE_STEADY_RECORDS, .tx_watch = { .left = 1, .n = 1 }, .rx_watch = { .left = 1, .n = 1 } };
 	set_names(lane, parts);
-	lane->may_spin |= lane->is_link; /* others run between two looks */
+	if (lane->is_link) {
+		lane->may_spin = true; /* others run between two looks */
+		lane->tx_spin.pays = lane->rx_spin.pays = 0;
+	}
 	ring_tx_init(&lane->tx, lane->own.base, lane->peer.base, lane->own.cap_log2, parts->start);
 	ring_rx_init(&lane->rx, lane->own.base, lane->peer.base, lane->peer.cap_log2, parts->start);
 	lane->tx.peer_sleeps = lane->rx.peer_sleeps = !parts->peer_spins;

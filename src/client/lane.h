@@ -29,6 +29,7 @@ enum lane_tag {
 struct lane_spin {
 	uint32_t pays;	  /* average, LANE_SPIN_ONE: always */
 	uint32_t skipped; /* sleeps without a try since the last one */
+	bool was_tried;
 	uint64_t steady_from; /* receiver: number of the record from which on none was long in coming */
 	uint64_t n_waits;     /* since then */
 	uint64_t steady_least; /* records that make a steady stream: more, each time that one turned out not to be */
