@@ -270,7 +270,10 @@ static void test_told(void **state)
 	assert_string_equal(h->last_dial.address, "127.0.0.1:7443");
 	assert_int_equal(h->last_dial.timeout_ms, 15000);
 	assert_string_equal(h->last_dial.congestion, "cubic");
-	assert_int_equal(linker(h)->told[0].type, BL_TRUST); /* before all else */
+	assert_int_equal(linker(h)->told[0].type, BL_RDMA); /* before all else, since it isolates itself then */
+	assert_int_equal(linker(h)->told[0].u.rdma.mode, RDMA_AUTO);
+	assert_string_equal(linker(h)->told[0].u.rdma.address, "127.0.0.1:7443");
+	assert_int_equal(linker(h)->told[1].type, BL_TRUST);
 	tickets = want_told(h, BL_TICKETS)->u.tickets;
 	assert_int_equal(tickets.n, 1);
 	want_told(h, BL_LISTEN);
