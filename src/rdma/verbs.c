@@ -7,7 +7,8 @@
  *   connect  resolve_addr -> ADDR_RESOLVED -> resolve_route -> ROUTE_RESOLVED -> queue pair, connect with the token -> ESTABLISHED
  *   expect   nothing; CONNECT_REQUEST with its token -> queue pair, accept -> ESTABLISHED
  *   post     one chain of work requests, one doorbell. wr_id: the operation's number, or a receive, or an export's pointer
- *   poll     librdmacm's events; each connection's completion queue; the device's events; now and then a look at queue pairs
+ *   poll     each connection's completion queue, which takes no system call; librdmacm's events and the device's, which take some, after a
+ *            sleep and every EVENTS_US, so that who polls without sleeping does not pay for them each time; now and then a look at queue pairs
  *
  * A domain is a protection domain; a connection has one queue pair and one completion queue, whose receives have no buffers. A region is one
  * registration without remote rights; exports are windows of type 2 bound to the connection, or, on devices without them, registrations of
@@ -39,16 +40,21 @@ enum {
 	/* READs and atomics under way at a time, if the device has so many. */
 	READS_MAX = 16,
 	BACKLOG = 16,
+	/* Of librdmacm's events in one turn: whoever asks for connections without end keeps no completion waiting. */
+	CM_BATCH = 64,
 	/* Of acknowledgements: 4.096 us * 2^14 = 67 ms. 7 retries would be without end on some devices. */
 	ACK_TIMEOUT = 14,
 	RETRIES = 6,
 	RESOLVE_MS = 2000,
+	/* Between two looks at events of one who never sleeps: long beside a READ (2 us), short beside anything that an event tells. */
+	EVENTS_US = 20,
 	/* drivers/infiniband/sw/rxe/rxe_param.h; its windows have no bounds (Linux 6.1, check_rkey() in rxe_resp.c): found by test_remote.c. */
 	VENDOR_RXE = 0xffffff,
 	HELLO_VERSION = 1,
 	HELLO_SIZE = 4 + REMOTE_TOKEN_SIZE, /* version, zeros; RDMA_PS_TCP takes 56 */
 };
 
+#define US_NS UINT64_C(1000)
 #define MS_NS UINT64_C(1000000)
 #define WR_RECV (UINT64_C(1) << 63)
 #define WR_EXPORT (UINT64_C(1) << 62)
@@ -94,7 +100,12 @@ struct verbs {
 	uint8_t n_reads;
 	uint64_t next_iova;
 	uint64_t look_ns; /* at queue pairs, next */
+	uint64_t events_ns; /* for events, next; 0: at once */
 	LIST_HEAD(, verbs_conn) conns;
+	/* Of verbs_post() and poll_queue() alone: on the stack the compiler would clear their 20 KiB at every call, which costs more than posting. */
+	struct ibv_send_wr wrs[LIMIT_RDMA_OPS];
+	struct ibv_sge sges[LIMIT_RDMA_OPS];
+	struct ibv_wc wcs[POLL_BATCH];
 };
 
 static struct verbs *verbs_of(const struct remote_conn *c)
@@ -169,15 +180,6 @@ static bool is_in_error(struct verbs_conn *c)
 	return verbs_of(&c->base)->lib->p_ibv_query_qp(c->id->qp, &attr, IBV_QP_STATE, &init) == 0 && attr.qp_state == IBV_QPS_ERR;
 }
 
-/* Nothing of ours failed, so if the queue pair is in error the peer did it. */
-static bool look_at(struct verbs_conn *c)
-{
-	if (c->base.state != REMOTE_UP || !is_in_error(c))
-		return false;
-	remote_conn_offended(&c->base, REMOTE_ACCESS);
-	return true;
-}
-
 /* -- completions */
 
 static enum remote_status status_of(enum ibv_wc_status s)
@@ -207,17 +209,37 @@ static void on_export(struct verbs_conn *c, struct verbs_export *e, enum remote_
 		remote_export_unbound(&e->base);
 }
 
+/* Receives have no buffers: only a WRITE with immediate completes one well, and what fails one is what the peer sent, unless the device broke. */
+static void on_receive(struct verbs_conn *c, const struct ibv_wc *wc)
+{
+	switch (wc->status) {
+	case IBV_WC_SUCCESS:
+		if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
+			remote_conn_imm(&c->base, ntohl(wc->imm_data));
+		else
+			remote_conn_offended(&c->base, REMOTE_BROKEN); /* a SEND, which is no operation of ours */
+		break;
+	case IBV_WC_LOC_LEN_ERR:
+	case IBV_WC_LOC_PROT_ERR:
+	case IBV_WC_LOC_ACCESS_ERR:
+	case IBV_WC_REM_ACCESS_ERR:
+	case IBV_WC_REM_INV_REQ_ERR:
+		remote_conn_offended(&c->base, REMOTE_ACCESS);
+		break;
+	default:
+		remote_conn_fail(&c->base, REMOTE_BROKEN);
+	}
+}
+
 static void on_completion(struct verbs_conn *c, const struct ibv_wc *wc)
 {
 	enum remote_status s = status_of(wc->status);
 
-	/* Flushed: something else came first. A look tells what; if it is a disconnect, its event comes. */
+	/* Flushed: something else came first. A look, when the queue is empty, tells what; if it is a disconnect, its event comes. */
 	if (wc->status == IBV_WC_WR_FLUSH_ERR)
-		(void)look_at(c);
-	else if ((wc->wr_id & WR_RECV) && s != REMOTE_OK)
-		remote_conn_fail(&c->base, s);
+		verbs_of(&c->base)->look_ns = 0;
 	else if (wc->wr_id & WR_RECV)
-		remote_conn_imm(&c->base, ntohl(wc->imm_data));
+		on_receive(c, wc);
 	else if (wc->wr_id & WR_EXPORT)
 		on_export(c, (struct verbs_export *)(uintptr_t)(wc->wr_id & ~WR_EXPORT), s);
 	else
@@ -227,7 +249,7 @@ static void on_completion(struct verbs_conn *c, const struct ibv_wc *wc)
 /* Return: true: there was something. */
 static bool poll_queue(struct verbs_conn *c)
 {
-	struct ibv_wc wc[POLL_BATCH];
+	struct ibv_wc *wc = verbs_of(&c->base)->wcs;
 	bool any = false;
 	int n;
 
@@ -242,6 +264,18 @@ static bool poll_queue(struct verbs_conn *c)
 		any |= n != 0;
 	} while (n == POLL_BATCH);
 	return any;
+}
+
+/* If the queue pair is in error and nothing of ours failed, the peer did it. */
+static bool look_at(struct verbs_conn *c)
+{
+	if (c->base.state != REMOTE_UP || !is_in_error(c))
+		return false;
+	/* What failed may have completed since the queue was looked at: a peer that died is no offender. */
+	(void)poll_queue(c);
+	if (c->base.state == REMOTE_UP)
+		remote_conn_offended(&c->base, REMOTE_ACCESS);
+	return true;
 }
 
 /* What woke us says only that a queue has something; all are looked at anyway. */
@@ -345,7 +379,7 @@ static void drain_cm_events(struct verbs *v)
 {
 	struct rdma_cm_event *e;
 
-	while (v->lib->p_rdma_get_cm_event(v->events, &e) == 0) {
+	for (unsigned i = 0; i < CM_BATCH && v->lib->p_rdma_get_cm_event(v->events, &e) == 0; i++) {
 		enum rdma_cm_event_type type = e->event;
 		uint8_t hello[HELLO_SIZE] = {};
 		struct rdma_cm_id *id = e->id;
@@ -371,19 +405,24 @@ static uint64_t verbs_now_ns(const struct remote *r)
 static int verbs_poll(struct remote *r)
 {
 	struct verbs *v = (struct verbs *)r;
-	bool gone = false;
+	uint64_t now = clock_ns();
+	bool gone = false, events = now >= v->events_ns;
 	struct verbs_conn *c, *next;
 
-	drain_notices(v);
+	if (events)
+		drain_notices(v);
 	/* One may take others of its domain out of the list; they stay allocated, and what they point to leads back into it. */
 	for (c = LIST_FIRST(&v->conns); c; c = next) {
 		next = LIST_NEXT(c, of_device);
 		(void)poll_queue(c);
 	}
-	drain_cm_events(v);
-	drain_device_events(v, &gone);
-	if (clock_ns() >= v->look_ns) {
-		v->look_ns = clock_ns() + LIMIT_RDMA_LOOK_MS * MS_NS;
+	if (events) {
+		drain_cm_events(v);
+		drain_device_events(v, &gone);
+		v->events_ns = now + EVENTS_US * US_NS;
+	}
+	if (now >= v->look_ns) {
+		v->look_ns = now + LIMIT_RDMA_LOOK_MS * MS_NS;
 		for (c = LIST_FIRST(&v->conns); c; c = next) {
 			next = LIST_NEXT(c, of_device);
 			(void)look_at(c);
@@ -410,6 +449,7 @@ static int verbs_arm(struct remote *r)
 		at.it_value.tv_nsec = 999999999;
 	if (timerfd_settime(v->timer_fd, TFD_TIMER_ABSTIME, &at, NULL) < 0)
 		return -errno;
+	v->events_ns = 0;
 	LIST_FOREACH(c, &v->conns, of_device)
 		if (c->base.state == REMOTE_UP && ibv_req_notify_cq(c->cq, 0) != 0)
 			return -EIO;
@@ -649,8 +689,8 @@ static void work_request(const struct remote_conn *c, const struct remote_op *op
 
 static void verbs_post(struct remote_conn *base, const struct remote_op *ops, size_t n, uint64_t first)
 {
-	struct ibv_send_wr wrs[LIMIT_RDMA_OPS], *bad;
-	struct ibv_sge sges[LIMIT_RDMA_OPS];
+	struct ibv_send_wr *wrs = verbs_of(base)->wrs, *bad;
+	struct ibv_sge *sges = verbs_of(base)->sges;
 
 	if (n == 0)
 		return;
