@@ -24,6 +24,11 @@ done
 # rxe's windows have no bounds, so they are not used (src/rdma/verbs.c); binding and revoking them works, and is shown here.
 start windows env SEALANE_RDMA_WINDOWS=1 SEALANE_TEST_FILTER='*revok*' /test/test_verbs_remote
 start windows_ring env SEALANE_RDMA_WINDOWS=1 /test/test_verbs_ring_remote
+# What a user measures a device with: both ends here, each kind of operation, and not by what stands in for a device.
+start bench sh -c '/test/sealane bench rdma --json --time 3s | tee /tmp/bench.json | cut -c1-200
+	for what in "\"backend\":\"verbs\",\"device\":\"rxe0\"" READ WRITE compare-and-swap "WRITE with immediate" ring; do
+		grep -q "$what" /tmp/bench.json || { echo "no $what"; exit 1; }
+	done'
 wait
 n_failed=0
 for t in $all; do
