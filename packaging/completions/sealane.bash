@@ -66,7 +66,7 @@ _sealane() {
 		logs) words="-f -n --json" ;;
 		top) words="-n -d --json" ;;
 		bench) words="rdma --listen --connect --wait --time --json" ;;
-		ca) words="init token ls grant ungrant revoke unrevoke --service --for --address --json" ;;
+		ca) words="init token tokens withdraw ls grant ungrant revoke unrevoke rotate-root retire-root --service --for --address --json" ;;
 		join) words="--again --json" ;;
 		cdi) words="--dir" ;;
 		hook) words="createRuntime poststop --workload" ;;

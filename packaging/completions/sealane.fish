@@ -56,7 +56,7 @@ complete -c sealane -n "__fish_seen_subcommand_from logs" -s f -l follow -d "als
 complete -c sealane -n "__fish_seen_subcommand_from logs" -x -s n -l lines -d "how many"
 complete -c sealane -n "__fish_seen_subcommand_from top" -x -s n -l rounds -d "stop after"
 complete -c sealane -n "__fish_seen_subcommand_from top" -x -s d -l delay -d "time between rounds"
-complete -c sealane -n "__fish_seen_subcommand_from ca; and not __fish_seen_subcommand_from init token ls grant ungrant revoke unrevoke" -a "init token ls grant ungrant revoke unrevoke"
+complete -c sealane -n "__fish_seen_subcommand_from ca; and not __fish_seen_subcommand_from init token tokens withdraw ls grant ungrant revoke unrevoke rotate-root retire-root" -a "init token tokens withdraw ls grant ungrant revoke unrevoke rotate-root retire-root"
 complete -c sealane -n "__fish_seen_subcommand_from token" -x -l service -a "(__sealane_names services)" -d "the host may speak for"
 complete -c sealane -n "__fish_seen_subcommand_from token" -x -l for -d "how long it is good"
 complete -c sealane -n "__fish_seen_subcommand_from token" -x -l address -d "where this host is reached"

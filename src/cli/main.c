@@ -60,6 +60,8 @@ static const struct cli_verb g_verbs[] = {
 	{ "ca", verb_ca,
 	  "ca init\n"
 	  "ca token HOST [--service NAME ...] [--for TIME] [--address ADDRESS:PORT]\n"
+	  "ca tokens\n"
+	  "ca withdraw HOST|ID\n"
 	  "ca ls\n"
 	  "ca rotate-root [--after TIME]\n"
 	  "ca retire-root [--now]\n"
@@ -74,9 +76,10 @@ static const struct cli_verb g_verbs[] = {
 	  "  --after TIME         when the new root begins to sign; without it after the life of a host's certificate\n"
 	  "  --now                though certificates by the old root may be good\n"
 	  "init makes this host the authority. token lets one host join once; it is printed here and kept nowhere.\n"
+	  "tokens lists those that are open; withdraw takes a host's, or the one of that ID, back.\n"
 	  "rotate-root makes another root, which takes the old one's place without anybody having to join again; retire-root takes the one back\n"
 	  "that does not sign. ungrant: nothing new, and no open token gives it; revoke: what there is ends as well.\n",
-	  "init|token|ls|rotate-root|retire-root|grant|ungrant|revoke|unrevoke" },
+	  "init|token|tokens|withdraw|ls|rotate-root|retire-root|grant|ungrant|revoke|unrevoke" },
 	{ "join", verb_join, "join TOKEN [--again]", "Join the authority that made the token; this host gets certificates from then on",
 	  "  --again  also if this host has joined already: with another authority, or anew\n"
 	  "TOKEN is what `sealane ca token` printed on the authority; - reads it from standard input.\n", "TOKEN" },

@@ -57,6 +57,20 @@ static int ca_retire_root(struct cli *c, bool now)
 	return api_do(c, "DELETE", now ? "/v1/ca/roots?now=1" : "/v1/ca/roots", NULL, "one root is left; members trust the other one no longer within half a minute");
 }
 
+/* What is odd about it, and is done all the same: not on standard output, where a script looks for the answer. */
+static void ca_print_notes(const json_t *answer)
+{
+	const json_t *v;
+	size_t i;
+
+	fflush(stdout);
+	json_array_foreach(json_object_get(answer, "notes"), i, v) {
+		fputs("note: ", stderr);
+		text_put(stderr, json_string_value(v));
+		fputc('\n', stderr);
+	}
+}
+
 static int ca_token(struct cli *c, const struct ca_token_options *o, const char *host)
 {
 	json_t *services = json_array(), *body;
@@ -77,14 +91,47 @@ static int ca_token(struct cli *c, const struct ca_token_options *o, const char 
 		return r;
 	text_put(stdout, api_str(reply.json, "token"));
 	putchar('\n');
+	ca_print_notes(reply.json);
+	return CLI_OK;
+}
+
+static int ca_withdraw(struct cli *c, const char *what)
+{
+	AUTO_FREE(char) w = api_escape(what);
+	AUTO_FREE(char) path = api_path("/v1/ca/tokens?what=%s", w);
+	AUTO_REPLY reply = { 0 };
+	int r = api_call(c, "DELETE", path, NULL, &reply);
+
+	if (r != CLI_OK || c->json)
+		return r;
+	if (api_i64(reply.json, "withdrawn") > 1)
+		printf("%lld open tokens let nobody in any more: ", (long long)api_i64(reply.json, "withdrawn"));
+	else
+		printf("the token lets nobody in any more: ");
+	printf("for host ");
+	text_put(stdout, json_string_value(json_array_get(json_object_get(reply.json, "hosts"), 0)));
+	putchar('\n');
 	return CLI_OK;
 }
 
 static int ca_grant(struct cli *c, const char *host, const char *service)
 {
-	AUTO_FREE(char) done = api_path("host %s may have certificates for %s", host, service);
+	json_t *body = json_pack("{s:s, s:s}", "host", host, "service", service);
+	AUTO_REPLY reply = { 0 };
+	int r;
 
-	return api_do(c, "POST", "/v1/ca/grants", json_pack("{s:s, s:s}", "host", host, "service", service), done);
+	if (!body)
+		return cli_usage(c, "names are UTF-8");
+	r = api_call(c, "POST", "/v1/ca/grants", body, &reply);
+	if (r != CLI_OK || c->json)
+		return r;
+	printf("host ");
+	text_put(stdout, host);
+	printf(" may have certificates for ");
+	text_put(stdout, service);
+	putchar('\n');
+	ca_print_notes(reply.json);
+	return CLI_OK;
 }
 
 static int ca_ungrant(struct cli *c, const char *host, const char *service)
@@ -178,7 +225,7 @@ static void ca_print_certificates(const json_t *hosts)
 
 static void ca_print_tokens(const json_t *tokens)
 {
-	static const char *const heads[] = { "TOKEN FOR", "SERVICES", "UNTIL", "STATE", NULL };
+	static const char *const heads[] = { "TOKEN FOR", "ID", "SERVICES", "UNTIL", "STATE", NULL };
 	const json_t *o;
 	struct table t;
 	size_t i;
@@ -188,7 +235,7 @@ static void ca_print_tokens(const json_t *tokens)
 		const char *services = api_str(o, "services");
 		char until[UNIT_TEXT_SIZE];
 
-		table_add(&t, api_str(o, "host"), services && services[0] ? services : NULL, unit_format_time(until, api_i64(o, "expires")),
+		table_add(&t, api_str(o, "host"), api_str(o, "id"), services && services[0] ? services : NULL, unit_format_time(until, api_i64(o, "expires")),
 			  api_i64(o, "used") ? "used" : api_i64(o, "expires") <= (int64_t)time(NULL) ? "over" : "open");
 	}
 	if (t.n_rows > 0) {
@@ -255,18 +302,56 @@ static void ca_print_root(const json_t *o)
 	putchar('\n');
 }
 
+/* Return: CLI_OK, or another status and it was told: only an authority has what was asked for. */
+static int ca_want_authority(struct cli *c, const json_t *answer)
+{
+	const char *source = api_str(answer, "source");
+
+	if (source && strcmp(source, "self") == 0)
+		return CLI_OK;
+	return cli_error(c, "this host is not the authority: %s", source && strcmp(source, "files") == 0 ? "its certificates come from files" :
+			 source && strcmp(source, "authority") == 0 ? "it has joined one (`sealane ls certificates`)" : "`sealane ca init` makes it one");
+}
+
+static int ca_tokens(struct cli *c)
+{
+	static const char *const heads[] = { "ID", "HOST", "SERVICES", "UNTIL", NULL };
+	AUTO_REPLY reply = { 0 };
+	struct table t;
+	const json_t *o;
+	size_t i;
+	int r = api_call(c, "GET", "/v1/ca/tokens", NULL, &reply);
+
+	if (r != CLI_OK || c->json)
+		return r;
+	r = ca_want_authority(c, reply.json);
+	if (r != CLI_OK)
+		return r;
+	table_init(&t, heads);
+	json_array_foreach(json_object_get(reply.json, "tokens"), i, o) {
+		char until[UNIT_TEXT_SIZE];
+		const char *services = api_str(o, "services");
+
+		table_add(&t, api_str(o, "id"), api_str(o, "host"), services && services[0] ? services : NULL, unit_format_time(until, api_i64(o, "expires")));
+	}
+	if (t.n_rows > 0)
+		table_print(&t, stdout);
+	else
+		puts("no token is open");
+	table_free(&t);
+	return CLI_OK;
+}
+
 static int ca_ls(struct cli *c)
 {
 	AUTO_REPLY reply = { 0 };
-	const char *source;
 	int r = api_call(c, "GET", "/v1/ca", NULL, &reply);
 
 	if (r != CLI_OK || c->json)
 		return r;
-	source = api_str(reply.json, "source");
-	if (!source || strcmp(source, "self") != 0)
-		return cli_error(c, "this host is not the authority: %s", source && strcmp(source, "files") == 0 ? "its certificates come from files" :
-				 source && strcmp(source, "authority") == 0 ? "it has joined one (`sealane ls certificates`)" : "`sealane ca init` makes it one");
+	r = ca_want_authority(c, reply.json);
+	if (r != CLI_OK)
+		return r;
 	ca_print_root(reply.json);
 	if (json_array_size(json_object_get(reply.json, "hosts")) == 0)
 		puts("no host has joined yet");
@@ -310,6 +395,10 @@ int verb_ca(struct cli *c, int argc, char **argv)
 		return ca_init(c);
 	if (strcmp(argv[0], "ls") == 0 && n == 1)
 		return ca_ls(c);
+	if (strcmp(argv[0], "tokens") == 0 && n == 1)
+		return ca_tokens(c);
+	if (strcmp(argv[0], "withdraw") == 0 && n == 2)
+		return ca_withdraw(c, argv[1]);
 	if (strcmp(argv[0], "grant") == 0 && n == 3)
 		return ca_grant(c, argv[1], argv[2]);
 	if (strcmp(argv[0], "ungrant") == 0 && n == 3)

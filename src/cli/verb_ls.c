@@ -164,15 +164,19 @@ static void ls_row_host(struct table *t, const json_t *o)
 {
 	AUTO_FREE(char) services = ls_offers(json_object_get(o, "services"));
 	AUTO_FREE(char) why = NULL;
-	char since[UNIT_TEXT_SIZE], lanes[UNIT_TEXT_SIZE];
-	const char *from = api_str(o, "from");
+	char since[UNIT_TEXT_SIZE], heard[UNIT_TEXT_SIZE], lanes[UNIT_TEXT_SIZE];
+	const char *from = api_str(o, "from"), *state = api_str(o, "state");
+	int64_t now = (int64_t)time(NULL);
+
+	if (state && strcmp(state, "up") == 0 && api_i64(o, "lanes") + api_i64(o, "lanes_in") == 0)
+		state = "up, idle";
 
 	if (from && strcmp(from, "catalogue") == 0)
 		from = "etcd"; /* as the configuration calls it */
 	if (api_has(o, "reason"))
 		why = api_path("%s%s%s", api_str(o, "reason"), api_has(o, "why") ? ": " : "", api_has(o, "why") ? api_str(o, "why") : "");
-	table_add(t, api_str(o, "name"), api_str(o, "address"), from, api_str(o, "state"),
-		  unit_format_age(since, (int64_t)time(NULL) - api_i64(o, "since")), ls_number(lanes, o, "lanes"), services, why);
+	table_add(t, api_str(o, "name"), api_str(o, "address"), from, state, unit_format_age(since, now - api_i64(o, "since")),
+		  api_has(o, "heard") ? unit_format_age(heard, now - api_i64(o, "heard")) : "never", ls_number(lanes, o, "lanes"), services, why);
 }
 
 /* A session is some service's, or a host's own: what its ID ends with says which. */
@@ -209,7 +213,7 @@ static const struct list g_lists[] = {
 	{ "sockets", "/v1/upstreams", "upstreams", "no workload has a socket file",
 	  { "WORKLOAD", "SOCKET", "MODE", "FROM", "TO", "ROUTE", ">ALLOWED", ">DENIED", "WHY", NULL }, ls_row_socket },
 	{ "hosts", "/v1/hosts", "hosts", "no other host is configured",
-	  { "NAME", "ADDRESS", "FROM", "STATE", ">SINCE", ">LANES", "SERVICES", "WHY", NULL }, ls_row_host },
+	  { "NAME", "ADDRESS", "FROM", "STATE", ">SINCE", ">LAST HEARD", ">LANES", "SERVICES", "WHY", NULL }, ls_row_host },
 	{ "links", "/v1/links", "links", "there is no session with another host",
 	  { "FROM", "TO", "DIR", "ADDRESS", "PATH", "CIPHER", ">LANES", ">RECEIVED", ">SENT", ">RTT", ">AGE", NULL }, ls_row_link },
 	{ "certificates", "/v1/certificates", "certificates", "this host needs no certificate",

@@ -126,12 +126,41 @@ static void status_print_certificates(const json_t *o)
 		status_print_authority(json_object_get(o, "authority"));
 }
 
+/* What a person does about it. */
+static const char *status_listen_remedy(const char *error)
+{
+	if (strcmp(error, "EADDRINUSE") == 0)
+		return "another program has the port (`ss -ltnp`): end it, or change `listen`";
+	if (strcmp(error, "EADDRNOTAVAIL") == 0)
+		return "the address is none of this machine's (`ip address`): change `listen`, or wait for it";
+	return "see `listen` in sealane's configuration";
+}
+
+static void status_print_listeners(const json_t *list)
+{
+	const json_t *o;
+	size_t i;
+
+	if (json_array_size(list) == 0)
+		status_print("listens", "nowhere: no `listen` is configured, so no other host reaches this one; it can reach others");
+	json_array_foreach(list, i, o) {
+		if (api_bool(o, "listens"))
+			status_print(i == 0 ? "listens" : "", "at %s", status_or(o, "address"));
+		else if (api_has(o, "error"))
+			status_print(i == 0 ? "listens" : "", "NOT at %s: %s: %s; %s. It is tried again every 5 s", status_or(o, "address"), api_str(o, "error"),
+				     api_has(o, "why") ? api_str(o, "why") : "it cannot", status_listen_remedy(api_str(o, "error")));
+		else
+			status_print(i == 0 ? "listens" : "", "not yet at %s", status_or(o, "address"));
+	}
+}
+
 static void status_print_links(const json_t *o)
 {
 	if (!json_is_object(o))
 		return;
 	status_print("host", "%s; other hosts: %" PRId64 " known, %" PRId64 " up%s", status_or(o, "host"), api_i64(o, "hosts"), api_i64(o, "hosts_up"),
 		     api_i64(o, "linkers") ? "" : "; no linker is running");
+	status_print_listeners(json_object_get(o, "listeners"));
 	status_print("links", "sessions: %" PRId64 " out, %" PRId64 " in; lanes: %" PRId64 " to other hosts, %" PRId64 " from them",
 		     api_i64(o, "sessions_out"), api_i64(o, "sessions_in"), api_i64(o, "lanes_out"), api_i64(o, "lanes_in"));
 	status_print_certificates(json_object_get(o, "certificates"));

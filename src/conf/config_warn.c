@@ -1,7 +1,7 @@
 /*
  * Theory of operation
  *
- * The last pass: names that lead nowhere. Each is legal, since files may be written before the services are, and likely a slip of
+ * The last pass: names that lead nowhere, and a host that nobody can reach. Each is legal, since files may be written before the services are, and likely a slip of
  * the pen; so nothing fails here, but for memory. Suggestions are sought only for warnings that are kept, and on a host among
  * others only so often, so that the cost is bounded whatever the files hold. What must never happen: that anything but a
  * person's reading depends on a warning.
@@ -238,6 +238,34 @@ static int warn_intention(struct config *c, struct known *k, const struct intent
 	return r < 0 ? r : warn_expired(c, i, now_s);
 }
 
+/* --- nobody can come here --- */
+
+static const struct config_service *first_offered(const struct config *c)
+{
+	for (size_t i = 0; i < c->n_services; i++)
+		if (c->services[i].offered)
+			return &c->services[i];
+	return NULL;
+}
+
+/* A host that only uses others' services needs no `listen`; it is told all the same, since that is rarely what was meant. */
+static int warn_unreachable(struct config *c)
+{
+	const struct config_service *s = first_offered(c);
+	char name[LIMIT_SERVICE_SIZE], text[WARNING_SIZE] = "";
+
+	if (!c->link.wanted || c->link.n_listen > 0 || is_full(c))
+		return 0;
+	for (size_t i = 0; i < c->n_hosts && !text[0]; i++)
+		if (is_other_host(c, &c->hosts[i]))
+			snprintf(text, sizeof(text), "%.*s:%u: ", LIMIT_PATH_SIZE, c->hosts[i].file, c->hosts[i].line);
+	if (!s)
+		return add(c, text, "there are other hosts, and no `listen`: this one reaches them, and none of them reaches it. Say listen = \"ADDRESS:PORT\","
+				    " unless it is only to use their services");
+	return add(c, text, "there are other hosts, and no `listen`: none of them reaches this one, so its services, such as '%s', are for this host alone."
+			    " Say listen = \"ADDRESS:PORT\"", service_name_format(name, &s->name));
+}
+
 int config_warn(struct loader *l)
 {
 	struct config *c = l->config;
@@ -254,6 +282,8 @@ int config_warn(struct loader *l)
 		known_add_upstreams(c, &k);
 	for (size_t i = 0; i < c->n_intentions && r == 0; i++)
 		r = warn_intention(c, &k, &c->intentions[i], now_s);
+	if (r == 0)
+		r = warn_unreachable(c);
 	free(k.names);
 	return r;
 }

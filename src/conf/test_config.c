@@ -422,7 +422,7 @@ static void likely_mistakes_are_warned_of(void **state)
 /* What is not here may be on another host. Warned of is what is nearly a name that is known, and what no host is said to have. */
 static void names_of_other_hosts(void **state)
 {
-	static const char hosts[] = "host_name = a\nhost a { address = \"10.0.0.1:7443\" }\nhost b { address = \"10.0.0.2:7443\" ";
+	static const char hosts[] = "host_name = a listen = \"10.0.0.1:7443\"\nhost a { address = \"10.0.0.1:7443\" }\nhost b { address = \"10.0.0.2:7443\" ";
 	static const char *const slips[] = {
 		"a.conf:4: 'default/web's upstream 'default/rediss' is no service of this host: is it on another one, or misspelt? Did you mean 'redis'?",
 		"b.conf:1: the intention's source 'default/frontemd' is no service of this host: is it on another one, or misspelt? Did you mean 'frontend'?",
@@ -457,6 +457,31 @@ static void names_of_other_hosts(void **state)
 	c = accepted(text, NULL);
 	assert_int_equal(c->n_warnings, 0);
 	config_free(c);
+}
+
+/* A host among others that does not listen: its services are for itself. */
+static void nobody_can_come(void **state)
+{
+	static const struct {
+		const char *text, *warning; /* NULL: none */
+	} cases[] = {
+		{ "host b { address = \"10.0.0.2:7443\" }\nservice redis {}",
+		  "a.conf:1: there are other hosts, and no `listen`: none of them reaches this one, so its services, such as 'default/redis', are for this host alone." },
+		{ "host_name = a\nhost a { address = \"10.0.0.1:7443\" }\nhost b { address = \"10.0.0.2:7443\" }\nservice web { upstream far {} }",
+		  "a.conf:3: there are other hosts, and no `listen`: this one reaches them, and none of them reaches it." },
+		{ "authority = b\nservice redis {}", "there are other hosts, and no `listen`: none of them reaches this one" },
+		{ "listen = \"0.0.0.0:7443\"\nhost b { address = \"10.0.0.2:7443\" }\nservice redis {}", NULL },
+		{ "service redis {}", NULL },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct config *c = accepted(cases[i].text, NULL);
+
+		assert_int_equal(c->n_warnings, cases[i].warning ? 1 : 0);
+		if (cases[i].warning && strncmp(c->warnings[0], cases[i].warning, strlen(cases[i].warning)) != 0)
+			fail_msg("%s", c->warnings[0]);
+		config_free(c);
+	}
 }
 
 static void links_are_read(void **state)
@@ -672,7 +697,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(intentions_are_read),	 cmocka_unit_test(json_says_the_same),
 		cmocka_unit_test(consul_says_the_same),	 cmocka_unit_test(mistakes_are_told),
 		cmocka_unit_test(times_are_rfc3339),	 cmocka_unit_test(large_files_load_fast),
-		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(names_of_other_hosts), cmocka_unit_test(nothing_said_loads),
+		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(names_of_other_hosts), cmocka_unit_test(nobody_can_come), cmocka_unit_test(nothing_said_loads),
 		cmocka_unit_test(examples_load),	 cmocka_unit_test(the_article_loads),
 		cmocka_unit_test(links_are_read),
 		cmocka_unit_test(etcd_is_read),

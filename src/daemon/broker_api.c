@@ -373,9 +373,17 @@ static void get_links(struct call *c)
 	broker_refresh_lanes(c->b, done_links, c);
 }
 
+/* When they were heard may be a little older, if it cannot be asked: better than no list. */
+static void done_hosts(void *arg, int error, const char *why)
+{
+	struct call *c = arg;
+
+	call_json(c, view_hosts(c->b));
+}
+
 static void get_hosts(struct call *c)
 {
-	call_json(c, view_hosts(c->b));
+	broker_refresh_lanes(c->b, done_hosts, c);
 }
 
 static void get_explain(struct call *c)
@@ -854,6 +862,19 @@ static void post_token(struct call *c)
 		authority_token(c->b, &a, done_ca, c);
 }
 
+static void get_tokens(struct call *c)
+{
+	call_json(c, ca_view_tokens(c->b));
+}
+
+static void delete_token(struct call *c)
+{
+	char what[LIMIT_NAME_SIZE];
+
+	if (query_want(c, "what", what, sizeof(what)))
+		authority_token_withdraw(c->b, what, done_ca, c);
+}
+
 static void post_grant(struct call *c)
 {
 	const char *host, *service;
@@ -976,7 +997,7 @@ static const struct endpoint endpoints[] = {
 	{ "/v1/explain", { [API_GET] = get_explain }, "GET" },
 	{ "/v1/certificates", { [API_GET] = get_certificates }, "GET" },
 	{ "/v1/ca", { [API_GET] = get_ca, [API_POST] = post_ca }, "GET, POST" },
-	{ "/v1/ca/tokens", { [API_POST] = post_token }, "POST" },
+	{ "/v1/ca/tokens", { [API_GET] = get_tokens, [API_POST] = post_token, [API_DELETE] = delete_token }, "GET, POST, DELETE" },
 	{ "/v1/ca/roots", { [API_POST] = post_root, [API_DELETE] = delete_root }, "POST, DELETE" },
 	{ "/v1/ca/grants", { [API_POST] = post_grant, [API_DELETE] = delete_grant }, "POST, DELETE" },
 	{ "/v1/ca/revoked", { [API_POST] = post_revoked, [API_DELETE] = delete_revoked }, "POST, DELETE" },

@@ -6,6 +6,7 @@
  */
 #include "daemon/broker_ca.h"
 #include "daemon/broker_int.h"
+#include "daemon/broker_names.h"
 
 #include "core/base64.h"
 
@@ -223,6 +224,7 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 	const char *address = own_address(b, a->address);
 	char text[TOKEN_TEXT_SIZE], id[LIMIT_SPIFFE_ID_SIZE];
 	struct token_known known;
+	json_t *notes;
 	int r;
 
 	if (!authority_is_here(done, arg))
@@ -245,21 +247,25 @@ void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn 
 		memcpy(s.host, a->host, sizeof(s.host));
 		memcpy(s.services, a->services, sizeof(s.services));
 		s.expires_unix_s = s.made_unix_s + a->for_s;
+		notes = names_notes(b, s.host, s.services, false);
 		r = state_put_token(b->state, &s);
 		if (r < 0) {
+			json_decref(notes);
 			no_disk(done, arg, r);
 			return;
 		}
 		snprintf(t.address, sizeof(t.address), "%s", address);
 		memcpy(t.host, g_ca.membership.host, sizeof(t.host));
 		log_info("ca.token", LOG_STR("host", s.host), LOG_STR("services", s.services), LOG_I64("expires", s.expires_unix_s));
-		yes(done, arg, json_pack("{s:s,s:s,s:s,s:I}", "token", token_format(text, &t), "host", s.host, "address", t.address, "expires",
-					 (json_int_t)s.expires_unix_s));
+		yes(done, arg, json_pack("{s:s,s:s#,s:s,s:s,s:I,s:o}", "token", token_format(text, &t), "id", s.known, CA_TOKEN_ID_DIGITS, "host", s.host,
+					 "address", t.address, "expires", (json_int_t)s.expires_unix_s, "notes", notes));
 	}
 }
 
+/* Those of a host, or those whose name begins with some digits. */
 struct open_tokens {
-	const char *host;
+	const char *host; /* NULL: .digits tells */
+	const char *digits;
 	struct state_token *found; /* owned, n of them */
 	size_t n;
 };
@@ -269,7 +275,9 @@ static int note_open(void *arg, const struct state_token *t)
 	struct open_tokens *o = arg;
 	struct state_token *more;
 
-	if (strcmp(t->host, o->host) != 0 || t->used_unix_s || t->expires_unix_s <= unix_now_s())
+	bool meant = o->host ? strcmp(t->host, o->host) == 0 : strncmp(t->known, o->digits, strlen(o->digits)) == 0;
+
+	if (!meant || !ca_token_is_open(t))
 		return 0;
 	more = realloc(o->found, (o->n + 1) * sizeof(*more));
 	if (!more)
@@ -298,6 +306,11 @@ static bool take_service_out(struct state_token *t, const struct service_pattern
 	return found;
 }
 
+bool ca_token_is_open(const struct state_token *t)
+{
+	return !t->used_unix_s && t->expires_unix_s > unix_now_s();
+}
+
 int authority_withdraw(struct broker *b, const char *host, const struct service_pattern *pattern, unsigned *ret_n)
 {
 	struct open_tokens o = { .host = host };
@@ -318,23 +331,85 @@ int authority_withdraw(struct broker *b, const char *host, const struct service_
 	return r;
 }
 
+static int end_open(struct broker *b, struct open_tokens *o)
+{
+	int r = state_begin(b->state);
+
+	if (r < 0)
+		return r;
+	r = state_each_token(b->state, note_open, o);
+	for (size_t i = 0; i < o->n && r == 0; i++) {
+		o->found[i].expires_unix_s = unix_now_s();
+		r = state_change_token(b->state, &o->found[i]);
+	}
+	return state_end(b->state, r);
+}
+
+static bool is_token_id(const char *what)
+{
+	size_t n = strspn(what, "0123456789abcdef");
+
+	return !what[n] && n >= CA_TOKEN_ID_DIGITS && n <= 2 * TOKEN_ID_SIZE;
+}
+
+static void no_such_token(struct broker *b, const char *what, ca_done_fn done, void *arg)
+{
+	json_t *hosts = json_object();
+	char guess[160] = "";
+
+	if (hosts && names_of_open_tokens(b, hosts) == 0)
+		names_near(hosts, what, guess);
+	json_decref(hosts);
+	no(done, arg, -ENOENT, "there is no open token for a host %.63s, nor one whose ID begins so%s (`sealane ca tokens` lists them)", what, guess);
+}
+
+void authority_token_withdraw(struct broker *b, const char *what, ca_done_fn done, void *arg)
+{
+	struct open_tokens o = { .host = what };
+	json_t *hosts;
+	int r;
+
+	if (!authority_is_here(done, arg))
+		return;
+	r = end_open(b, &o);
+	if (r == 0 && o.n == 0 && is_token_id(what)) {
+		o = (struct open_tokens){ .digits = what };
+		r = end_open(b, &o);
+	}
+	if (r < 0) {
+		no_disk(done, arg, r);
+	} else if (o.n == 0) {
+		no_such_token(b, what, done, arg);
+	} else {
+		hosts = json_array();
+		for (size_t i = 0; i < o.n && hosts; i++)
+			json_array_append_new(hosts, json_string(o.found[i].host));
+		log_info("ca.withdraw", LOG_STR("what", what), LOG_STR("host", o.found[0].host), LOG_U64("tokens", o.n));
+		yes(done, arg, json_pack("{s:I,s:o}", "withdrawn", (json_int_t)o.n, "hosts", hosts));
+	}
+	free(o.found);
+}
+
 /* ------------------------------------------------------------------ grants */
 
 void authority_grant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg)
 {
 	struct state_grant g = { .pattern = *pattern, .allow = true };
 	char text[LIMIT_SERVICE_SIZE];
+	json_t *notes;
 	int r;
 
 	if (!authority_is_here(done, arg))
 		return;
+	notes = names_notes(b, host, service_pattern_format(text, pattern), true);
 	r = str_copy(g.host, sizeof(g.host), host) ? state_put_grant(b->state, &g) : -EINVAL;
 	if (r < 0) {
+		json_decref(notes);
 		no_disk(done, arg, r);
 		return;
 	}
-	log_info("ca.grant", LOG_STR("host", host), LOG_STR("service", service_pattern_format(text, pattern)));
-	yes(done, arg, json_pack("{s:b}", "ok", 1));
+	log_info("ca.grant", LOG_STR("host", host), LOG_STR("service", text));
+	yes(done, arg, json_pack("{s:b,s:o}", "ok", 1, "notes", notes));
 }
 
 struct has {

@@ -15,9 +15,9 @@
  *
  * Before it: broker_api.c. After it: the state, then broker_revoked.c and the linkers; members ask for the list themselves.
  */
-#include "conf/guess.h"
 #include "daemon/broker_ca.h"
 #include "daemon/broker_int.h"
+#include "daemon/broker_names.h"
 #include "daemon/state_asker.h"
 
 #include <stdarg.h>
@@ -66,88 +66,6 @@ static int PRINTF_LIKE(3, 4) refuse(struct request *q, int error, const char *fm
 
 /* ------------------------------------------------------------------ what there is */
 
-/* Names that the book knows: objects whose members are the names, so that each is there once. */
-struct known {
-	json_t *hosts, *services;
-};
-
-static void known_free(struct known *k)
-{
-	json_decref(k->hosts);
-	json_decref(k->services);
-}
-
-static int know(json_t *set, const char *name)
-{
-	return json_object_set_new(set, name, json_true());
-}
-
-static int know_service(struct known *k, const struct service_name *s)
-{
-	char text[LIMIT_SERVICE_SIZE];
-
-	return know(k->services, service_name_format(text, s));
-}
-
-static int know_grant(void *arg, const struct state_grant *g)
-{
-	struct known *k = arg;
-
-	if (g->pattern.rank == PATTERN_EXACT && know_service(k, &g->pattern.service) < 0)
-		return -ENOMEM;
-	return know(k->hosts, g->host);
-}
-
-static int know_token(void *arg, const struct state_token *t)
-{
-	struct known *k = arg;
-	struct service_pattern p;
-	char text[STATE_SERVICES_SIZE], *save = NULL;
-
-	memcpy(text, t->services, sizeof(text));
-	for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
-		if (service_pattern_parse(&p, word, NULL) == 0 && p.rank == PATTERN_EXACT && know_service(k, &p.service) < 0)
-			return -ENOMEM;
-	return know(k->hosts, t->host);
-}
-
-static int know_issued(void *arg, const struct state_issued *i, uint64_t n)
-{
-	struct known *k = arg;
-	struct service_name s;
-
-	if (spiffe_id_parse(&s, i->spiffe_id, g_ca.trust_domain) == 0 && know_service(k, &s) < 0)
-		return -ENOMEM;
-	return know(k->hosts, i->host);
-}
-
-/* Return: 0 or negative errno; known_free() in any case. */
-static int know_all(struct broker *b, struct known *k)
-{
-	int r;
-
-	*k = (struct known){ .hosts = json_object(), .services = json_object() };
-	r = k->hosts && k->services ? know(k->hosts, g_ca.membership.host) : -ENOMEM;
-	for (const struct credential *c = g_ca.credentials; c && r == 0; c = c->hh.next)
-		r = c->service.name[0] ? know_service(k, &c->service) : 0;
-	if (r == 0)
-		r = state_each_grant(b->state, know_grant, k);
-	if (r == 0)
-		r = state_each_token(b->state, know_token, k);
-	return r == 0 ? state_each_newest(b->state, unix_now_s(), know_issued, k) : r;
-}
-
-static const char *near(const json_t *set, const char *wanted, char buf[160])
-{
-	struct config_guess g = { .wanted = wanted };
-	const char *name;
-	json_t *unused;
-
-	json_object_foreach((json_t *)set, name, unused)
-		config_guess_add(&g, name);
-	return config_guess_text(&g, buf);
-}
-
 /* A host may have joined, and have nothing that is still good. */
 static bool has_joined(struct broker *b, const char *host)
 {
@@ -158,17 +76,17 @@ static bool has_joined(struct broker *b, const char *host)
 
 /* ------------------------------------------------------------------ does it mean anything? */
 
-static int check_host(struct request *q, const struct known *k)
+static int check_host(struct request *q, const struct names *k)
 {
 	char guess[160];
 
 	if (json_object_get(k->hosts, q->t.host) || has_joined(q->b, q->t.host))
 		return 0;
 	return refuse(q, -ENOENT, "there is no host %s here: none by this name has joined, has a token or a grant%s (`sealane ca ls`)", q->t.host,
-		      near(k->hosts, q->t.host, guess));
+		      names_near(k->hosts, q->t.host, guess));
 }
 
-static int check_service(struct request *q, const struct known *k)
+static int check_service(struct request *q, const struct names *k)
 {
 	char guess[160], name[LIMIT_SERVICE_SIZE];
 
@@ -178,7 +96,7 @@ static int check_service(struct request *q, const struct known *k)
 	if (json_object_get(k->hosts, q->what) || (label_is_valid(q->what) && has_joined(q->b, q->what)))
 		return refuse(q, -ENOENT, "there is no service %s here; the host of this name is host/%.63s", name, q->what);
 	return refuse(q, -ENOENT, "there is no service %s here: nobody has a certificate or a grant for it%s (`sealane ca ls`)", name,
-		      near(k->services, name, guess));
+		      names_near(k->services, name, guess));
 }
 
 static int note_grant(void *arg, const struct state_grant *g)
@@ -216,7 +134,7 @@ static int note_meaning(void *arg, const struct state_grant *g)
 }
 
 /* It has one, or may get one. The authority itself needs no grant. */
-static int check_service_at(struct request *q, const struct known *k)
+static int check_service_at(struct request *q, const struct names *k)
 {
 	struct means m = { .service = &q->t.service };
 	char name[LIMIT_SERVICE_SIZE], guess[160];
@@ -233,14 +151,14 @@ static int check_service_at(struct request *q, const struct known *k)
 	if (r < 0 || n > 0 || m.any || (strcmp(q->t.host, g_ca.membership.host) == 0 && ca_find(name)))
 		return r;
 	return refuse(q, -ENOENT, "host %s has no certificate for %s, and no grant says that it may have one%s (`sealane ca ls`)", q->t.host, name,
-		      json_object_get(k->services, name) ? "" : near(k->services, name, guess));
+		      json_object_get(k->services, name) ? "" : names_near(k->services, name, guess));
 }
 
 static int name_entry(void *arg, const char *line)
 {
 	char word[REVOKED_LINE_SIZE];
 
-	return know(arg, revoked_word(word, line));
+	return names_add(arg, revoked_word(word, line));
 }
 
 static int refuse_unrevoked(struct request *q)
@@ -249,7 +167,7 @@ static int refuse_unrevoked(struct request *q)
 	char guess[160] = "";
 
 	if (names && revoked_each(name_entry, names) == 0)
-		near(names, q->what, guess);
+		names_near(names, q->what, guess);
 	json_decref(names);
 	return refuse(q, -ENOENT, "%.200s is not revoked%s (`sealane ca ls` lists what is)", q->what, guess);
 }
@@ -277,17 +195,17 @@ static int check_is_revoked(struct request *q)
 static int check_is_there(struct request *q)
 {
 	char own[LIMIT_SPIFFE_ID_SIZE];
-	struct known k;
+	struct names k;
 	int r = 0;
 
 	if (strcmp(q->t.id, host_id_format(own, g_ca.trust_domain, g_ca.membership.host)) == 0)
 		return refuse(q, -EPERM, "%.200s is the authority itself: nobody could ask it for anything any more", q->what);
 	if (q->t.as_it_stands || q->t.kind == TARGET_SERIAL)
 		return 0;
-	r = know_all(q->b, &k);
+	r = names_known(q->b, &k);
 	if (r == 0)
 		r = q->t.kind == TARGET_HOST ? check_host(q, &k) : q->t.kind == TARGET_SERVICE ? check_service(q, &k) : check_service_at(q, &k);
-	known_free(&k);
+	names_free(&k);
 	return r;
 }
 

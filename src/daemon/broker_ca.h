@@ -28,9 +28,16 @@ struct ca_token_ask {
 
 /* authority_init() - make (or find again) the root; this host is the authority from now on. Answers {trust_domain, host, root_sha256, ...}. */
 void authority_init(struct broker *b, ca_done_fn done, void *arg);
-/* authority_token() - answers {token, host, address, expires}. */
+/* How much of a token's name people see and say: its first half is said in the open anyway. */
+enum { CA_TOKEN_ID_DIGITS = 8 };
+/* authority_token() - answers {token, id, host, address, expires, notes}. */
 void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn done, void *arg);
-/* authority_grant(), authority_ungrant() - @host may have certificates for @pattern, or no longer. */
+/*
+ * authority_token_withdraw() - open tokens of the host @what, or the one whose ID begins so, let nobody in from now on. Answers {withdrawn, hosts}.
+ * -ENOENT: there is none.
+ */
+void authority_token_withdraw(struct broker *b, const char *what, ca_done_fn done, void *arg);
+/* authority_grant() answers {ok, notes}. authority_grant(), authority_ungrant() - @host may have certificates for @pattern, or no longer. */
 void authority_grant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg);
 void authority_ungrant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg);
 /* authority_revoke(), authority_unrevoke() - @what: "host/b", "ns/name", "ns/name@b", how a serial begins, a SPIFFE ID. -ENOENT: there is no such thing. */
@@ -46,9 +53,11 @@ void authority_retire_root(struct broker *b, bool now, ca_done_fn done, void *ar
 /* member_join() - @again: also if this host has joined already. Answers {trust_domain, host, authority, address, not_after}. */
 void member_join(struct broker *b, const char *token, bool again, ca_done_fn done, void *arg);
 
-/* ca_view_certificates(), ca_view_authority() - new references; NULL: out of memory. */
+/* ca_view_certificates(), ca_view_authority(), ca_view_tokens() - new references; NULL: out of memory. */
 json_t *ca_view_certificates(struct broker *b);
 json_t *ca_view_authority(struct broker *b);
+/* ca_view_tokens() - those that are open; without their secrets. */
+json_t *ca_view_tokens(struct broker *b);
 
 /* Why a certificate is not there, or was not renewed. */
 enum ca_failure {
@@ -234,6 +243,9 @@ const char *member_denied(void);
 int64_t member_authority(const struct broker *b, const char **ret_host, const char **ret_why);
 
 /* --- broker_authority_admin.c --- */
+
+/* ca_token_is_open() - may it still be used? */
+bool ca_token_is_open(const struct state_token *t);
 
 /* authority_is_here() - is this host the authority? false: no, and @done was called. */
 bool authority_is_here(ca_done_fn done, void *arg);

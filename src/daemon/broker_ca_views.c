@@ -176,12 +176,34 @@ static int see_issued(void *arg, const struct state_issued *i, uint64_t n)
 					       "not_after", (json_int_t)i->not_after, "revoked", revoked, "older", (json_int_t)n - 1));
 }
 
+static json_t *one_token(const struct state_token *t)
+{
+	return json_pack("{s:s#,s:s,s:s,s:I,s:I}", "id", t->known, CA_TOKEN_ID_DIGITS, "host", t->host, "services", t->services, "expires",
+			 (json_int_t)t->expires_unix_s, "used", (json_int_t)t->used_unix_s);
+}
+
 static int see_token(void *arg, const struct state_token *t)
 {
 	struct book *k = arg;
 
-	return json_array_append_new(k->tokens, json_pack("{s:s,s:s,s:I,s:I}", "host", t->host, "services", t->services, "expires",
-							  (json_int_t)t->expires_unix_s, "used", (json_int_t)t->used_unix_s));
+	return json_array_append_new(k->tokens, one_token(t));
+}
+
+static int see_open_token(void *arg, const struct state_token *t)
+{
+	return ca_token_is_open(t) ? json_array_append_new(arg, one_token(t)) : 0;
+}
+
+json_t *ca_view_tokens(struct broker *b)
+{
+	bool authority = g_ca.member && g_ca.membership.is_authority && !g_ca.external;
+	json_t *list = json_array();
+
+	if (list && authority && state_each_token(b->state, see_open_token, list) < 0) {
+		json_decref(list);
+		list = NULL;
+	}
+	return json_pack("{s:s,s:o}", "source", source_name(), "tokens", list);
 }
 
 static int see_revoked(void *arg, const struct state_revoked *e)

@@ -38,6 +38,8 @@ struct listening {
 	char address[LIMIT_ADDRESS_SIZE]; /* "": free */
 	int fd;				  /* -1: not yet */
 	bool told;			  /* that it failed */
+	int error;			  /* negative errno of the last try that did; 0: none did */
+	char why[256];			  /* the warden's words */
 };
 
 static struct {
@@ -491,6 +493,9 @@ static void on_listening(struct broker *b, void *arg, const struct role_reply *r
 			log_error("link.listen_failed", LOG_STR("address", address), LOG_STR("error", log_errno_name(reply->error)),
 				  LOG_STR("why", reply->why), LOG_STR("then", "it is tried again every 5 s"));
 		l->told = true;
+		l->error = reply->error ? reply->error : -EBADF;
+		memcpy(l->why, reply->why, sizeof(l->why) < sizeof(reply->why) ? sizeof(l->why) : sizeof(reply->why));
+		l->why[sizeof(l->why) - 1] = '\0';
 		if (!g_link.retry_armed) {
 			g_link.retry_armed = true;
 			broker_after(b, LISTEN_RETRY_MS, on_listen_time, NULL);
@@ -498,6 +503,7 @@ static void on_listening(struct broker *b, void *arg, const struct role_reply *r
 		return;
 	}
 	l->told = false;
+	l->error = 0;
 	if (l->fd >= 0)
 		return; /* asked for twice */
 	l->fd = take_fd(&sock);
@@ -527,6 +533,22 @@ static void ask_to_listen(struct broker *b, struct listening *l)
 	}
 	fill_dial(b, &m.u.dial, l->address);
 	broker_ask(b, &m, -1, on_listening, address);
+}
+
+bool link_listener(size_t i, const char **ret_address, bool *ret_listens, int *ret_error, const char **ret_why)
+{
+	for (size_t at = 0; at < CONFIG_LISTEN_MAX; at++) {
+		const struct listening *l = &g_link.listening[at];
+
+		if (!l->address[0] || i-- > 0)
+			continue;
+		*ret_address = l->address;
+		*ret_listens = l->fd >= 0;
+		*ret_error = l->error;
+		*ret_why = l->error ? l->why : "";
+		return true;
+	}
+	return false;
 }
 
 static bool is_configured(const struct broker *b, const char *address)
@@ -733,8 +755,12 @@ static bool is_between_hosts(const struct broker *b, const struct link_session *
 
 static void set_state(struct broker *b, struct link_host *h, enum link_host_state state, uint32_t reason, const char *why)
 {
+	int64_t now = unix_now_s();
+
+	if (h->state == LINK_HOST_UP || state == LINK_HOST_UP)
+		h->heard_unix_s = now - (reason == SESSION_TIMEOUT ? (int64_t)b->config->link.timeout_s : 0);
 	if (h->state != state)
-		h->since_unix_s = unix_now_s();
+		h->since_unix_s = now;
 	h->state = state;
 	h->reason = reason;
 	snprintf(h->why, sizeof(h->why), "%s", why);

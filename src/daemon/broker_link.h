@@ -30,6 +30,7 @@ struct link_host {
 	uint32_t reason;				 /* enum session_reason: why it is not up; SESSION_OK: not tried yet */
 	char why[256];
 	int64_t since_unix_s;	  /* of state */
+	int64_t heard_unix_s;	  /* a sign of life, while the session between hosts does not stand; 0: never */
 	int64_t told_unix_s;	  /* when a failure was logged last, and which: enum session_reason */
 	uint32_t told_reason;
 	uint64_t session;	  /* key of the session between hosts; 0: none */
@@ -42,6 +43,7 @@ struct link_host {
 	struct announced *listed; /* what the catalogue says that it offers; in no order */
 	size_t n_listed, cap_listed;
 	uint32_t n_lanes; /* from here to it, open or opening */
+	uint32_t n_lanes_in; /* from it, as broker_link_views.c counted them last */
 	UT_hash_handle hh;
 };
 
@@ -142,6 +144,11 @@ bool link_has_stats(const struct broker *b);
 /* link_drain() - the daemon ends: GOAWAY on every session. Return: is there any? */
 bool link_drain(struct broker *b);
 const char *link_host_state_name(enum link_host_state s);
+/*
+ * link_listener() - where this host is to listen, and whether it does; @i from 0. Return: false: there are no more.
+ * @why: what keeps it from that, a line for people; "": it listens, or the answer has not come yet. Borrowed until the next turn of the loop.
+ */
+bool link_listener(size_t i, const char **ret_address, bool *ret_listens, int *ret_error, const char **ret_why);
 
 /* --- broker_carry.c: lanes from here to other hosts --- */
 

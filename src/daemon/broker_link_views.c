@@ -6,8 +6,11 @@
  */
 #include "daemon/broker_views.h"
 
+#include "base/log.h"
 #include "daemon/broker_ca.h"
 #include "daemon/broker_link.h"
+
+#include <time.h>
 
 static const struct link_host *host_of(const struct broker *b, uint32_t hid)
 {
@@ -74,24 +77,50 @@ static const char *state_name(const struct link_host *h)
 	return names[h->state];
 }
 
-static json_t *view_host(const struct link_host *h)
+/* When it was heard last, Unix seconds; 0: never. A session between hosts that stands is asked for a sign of life every few seconds. */
+static int64_t heard(const struct broker *b, const struct link_host *h)
 {
+	const struct link_session *s;
+
+	HASH_FIND(hh, b->sessions, &h->session, sizeof(h->session), s);
+	return s ? (int64_t)time(NULL) - s->stats.silent_ms / 1000 : h->heard_unix_s;
+}
+
+static void count_lanes_in(struct broker *b)
+{
+	for (struct link_host *h = b->hosts; h; h = h->hh.next)
+		h->n_lanes_in = 0;
+	for (const struct lane *l = b->lanes; l; l = l->hh.next) {
+		struct link_host *h = NULL;
+
+		if (l->path == LANE_PATH_LINK && l->link.inbound)
+			HASH_FIND_INT(b->hosts, &l->link.hid, h);
+		if (h)
+			h->n_lanes_in++;
+	}
+}
+
+static json_t *view_host(const struct broker *b, const struct link_host *h)
+{
+	int64_t heard_unix_s = heard(b, h);
 	bool config = h->addresses[LINK_FROM_CONFIG][0];
 	const char *said_by;
 	json_t *offers = view_offers(h, &said_by);
 
-	return json_pack("{s:o,s:o,s:s,s:s,s:o,s:o,s:I,s:o,s:s,s:I}", "name", view_text(h->name), "address", view_text(h->address), "from",
+	return json_pack("{s:o,s:o,s:s,s:s,s:o,s:o,s:I,s:o,s:o,s:s,s:I,s:I}", "name", view_text(h->name), "address", view_text(h->address), "from",
 			 config ? "config" : "catalogue", "state", state_name(h), "reason",
 			 h->reason == SESSION_OK ? json_null() : view_text(session_reason_name(h->reason)), "why", or_null(h->why), "since",
-			 (json_int_t)h->since_unix_s, "services", offers, "services_said_by", said_by, "lanes", (json_int_t)h->n_lanes);
+			 (json_int_t)h->since_unix_s, "heard", heard_unix_s ? json_integer(heard_unix_s) : json_null(), "services", offers,
+			 "services_said_by", said_by, "lanes", (json_int_t)h->n_lanes, "lanes_in", (json_int_t)h->n_lanes_in);
 }
 
-json_t *view_hosts(const struct broker *b)
+json_t *view_hosts(struct broker *b)
 {
 	json_t *list = json_array();
 
+	count_lanes_in(b);
 	for (const struct link_host *h = b->hosts; h; h = h->hh.next)
-		list = append(list, view_host(h));
+		list = append(list, view_host(b, h));
 	return json_pack("{s:o,s:o}", "name", or_null(b->host), "hosts", list);
 }
 
@@ -133,6 +162,19 @@ static json_t *view_certificates_status(const struct ca_status *c)
 			 authority);
 }
 
+static json_t *view_listeners(void)
+{
+	json_t *list = json_array();
+	const char *address, *why;
+	bool listens;
+	int error;
+
+	for (size_t i = 0; link_listener(i, &address, &listens, &error, &why); i++)
+		list = append(list, json_pack("{s:o,s:b,s:o,s:o}", "address", view_text(address), "listens", listens, "error",
+					      error ? view_text(log_errno_name(error)) : json_null(), "why", or_null(why)));
+	return list;
+}
+
 json_t *view_links_status(struct broker *b)
 {
 	struct view_counts n = view_count(b);
@@ -149,7 +191,7 @@ json_t *view_links_status(struct broker *b)
 		sessions[s->inbound]++;
 	if (linkers == 0 && hosts == 0 && strcmp(c.source, "none") == 0)
 		return json_null(); /* one host alone */
-	return json_pack("{s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "host", or_null(b->host), "linkers", linkers, "hosts", hosts, "hosts_up", up,
+	return json_pack("{s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "host", or_null(b->host), "listeners", view_listeners(), "linkers", linkers, "hosts", hosts, "hosts_up", up,
 			 "sessions_out", sessions[0], "sessions_in", sessions[1], "lanes_out", (json_int_t)n.lanes_link[0], "lanes_in",
 			 (json_int_t)n.lanes_link[1], "certificates", view_certificates_status(&c));
 }

@@ -20,7 +20,7 @@ json_t *view_upstreams(const struct broker *b, int64_t now_unix_s);
 /* view_lanes() - those that broker_each_lane() tells: call broker_refresh_lanes() before. */
 json_t *view_lanes(struct broker *b);
 /* view_hosts(), view_links() - other hosts and the sessions with them (broker_link_views.c); the numbers as of broker_refresh_lanes(). */
-json_t *view_hosts(const struct broker *b);
+json_t *view_hosts(struct broker *b);
 json_t *view_links(const struct broker *b);
 /* view_links_status() - the same and certificates at a glance, for `sealane status`; JSON null for a host that is alone. */
 json_t *view_links_status(struct broker *b);

@@ -350,6 +350,15 @@ int broker_each_lane(struct broker *b, int (*fn)(void *arg, const struct lane *l
 	return 0;
 }
 
+bool link_listener(size_t i, const char **ret_address, bool *ret_listens, int *ret_error, const char **ret_why)
+{
+	*ret_address = i == 0 ? "10.0.0.1:7443" : "10.0.0.9:7443";
+	*ret_listens = i == 0;
+	*ret_error = i == 0 ? 0 : -EADDRNOTAVAIL;
+	*ret_why = i == 0 ? "" : "no such address here";
+	return i < 2;
+}
+
 static const struct pair_refusal g_refusal = { .code = LINK_DENIED, .at_unix_s = 1700000000, .host = "b", .why = "not here" };
 
 struct broker_explanation broker_explain(struct broker *b, const struct service_name *source,

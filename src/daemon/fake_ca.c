@@ -17,13 +17,18 @@ void authority_init(struct broker *b, ca_done_fn done, void *arg)
 
 void authority_token(struct broker *b, const struct ca_token_ask *a, ca_done_fn done, void *arg)
 {
-	answer(b, done, arg, json_pack("{s:s,s:s,s:s,s:I,s:s}", "token", "sl1.x", "host", a->host, "address", a->address, "expires", (json_int_t)a->for_s,
-				       "services", a->services));
+	answer(b, done, arg, json_pack("{s:s,s:s,s:s,s:s,s:I,s:s,s:[]}", "token", "sl1.x", "id", "0badcafe", "host", a->host, "address", a->address, "expires",
+				       (json_int_t)a->for_s, "services", a->services, "notes"));
+}
+
+void authority_token_withdraw(struct broker *b, const char *what, ca_done_fn done, void *arg)
+{
+	answer(b, done, arg, json_pack("{s:i,s:[s]}", "withdrawn", 1, "hosts", what));
 }
 
 void authority_grant(struct broker *b, const char *host, const struct service_pattern *pattern, ca_done_fn done, void *arg)
 {
-	answer(b, done, arg, json_pack("{s:b}", "ok", 1));
+	answer(b, done, arg, json_pack("{s:b,s:[s]}", "ok", 1, "notes", "no host bb has joined"));
 }
 
 void authority_rotate_root(struct broker *b, int64_t after_s, ca_done_fn done, void *arg)
@@ -57,6 +62,12 @@ void member_join(struct broker *b, const char *token, bool again, ca_done_fn don
 				       "not_after", 1800000000));
 }
 
+json_t *ca_view_tokens(struct broker *b)
+{
+	return json_pack("{s:s,s:[{s:s,s:s,s:s,s:i,s:i}]}", "source", "self", "tokens", "id", "0badcafe", "host", "c", "services", "default/web", "expires",
+			 1800000000, "used", 0);
+}
+
 json_t *ca_view_certificates(struct broker *b)
 {
 	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:b,s:[{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i},{s:s,s:s,s:s,s:s}]}", "source", "authority", "trust_domain",
@@ -68,11 +79,11 @@ json_t *ca_view_certificates(struct broker *b)
 
 json_t *ca_view_authority(struct broker *b)
 {
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:n,s:i,s:i,s:s,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b,s:i}]}],s:[{s:s,s:s,s:i,s:i}],s:[{s:s,s:s,s:i,s:i}]}", "source",
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:n,s:i,s:i,s:s,s:[{s:s,s:b,s:[s],s:[],s:[{s:s,s:s,s:i,s:i,s:b,s:i}]}],s:[{s:s,s:s,s:s,s:i,s:i}],s:[{s:s,s:s,s:i,s:i}]}", "source",
 			 "self", "trust_domain", "example.org", "host", "a", "root_sha256", "ab12", "other_root_sha256", "cd34",
 			 "signs", 1900000000, "retires", "root_not_after", 2000000000, "svid_life", 3600,
 			 "revoked_version", "1-4", "hosts", "host", "b", "revoked", 0, "services", "default/redis", "denied", "certificates", "spiffe_id",
-			 "spiffe://example.org/host/b", "serial", "40ff", "issued", 1700000000, "not_after", 1800000000, "revoked", 0, "older", 2, "tokens", "host", "c",
+			 "spiffe://example.org/host/b", "serial", "40ff", "issued", 1700000000, "not_after", 1800000000, "revoked", 0, "older", 2, "tokens", "id", "0badcafe", "host", "c",
 			 "services", "prod/*", "expires", 1700000600, "used", 0, "revoked", "what", "40aa", "entry",
 			 "serial:40aa", "since", 1700000000, "until", 0);
 }

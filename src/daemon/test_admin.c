@@ -224,7 +224,7 @@ static void test_lists(void **state)
 		assert_int_equal(r.status, 200);
 		assert_int_equal(json_array_size(json_object_get(r.json, lists[i].name)), lists[i].n);
 	}
-	assert_int_equal(t->f->n_refreshed, 2); /* lanes and links are counted for the answer */
+	assert_int_equal(t->f->n_refreshed, 3); /* lanes, hosts and links are counted for the answer */
 }
 
 static void test_other_hosts(void **state)
@@ -239,6 +239,7 @@ static void test_other_hosts(void **state)
 	host = json_array_get(json_object_get(hosts.json, "hosts"), 0);
 	assert_int_equal(json_unpack(hosts.json, "{s:s}", "name", &own), 0);
 	assert_string_equal(own, "a");
+	assert_non_null(strstr(hosts.body, "\"heard\":null")); /* c, never; b has a session that stands */
 	assert_int_equal(json_unpack(host, "{s:s,s:s,s:s}", "name", &name, "state", &state_b, "services_said_by", &said_by), 0);
 	assert_string_equal(name, "b");
 	assert_string_equal(state_b, "up");

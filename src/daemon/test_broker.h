@@ -54,6 +54,7 @@ struct host {
 	struct role_go last_go;
 	uint32_t last_refused;
 	/* TCP, for links */
+	int tcp_error; /* what BW_LISTEN_TCP ends with */
 	unsigned n_linkers, n_tcp_listens, n_tcp_unlistens, n_dials;
 	struct role_dial last_dial;
 	/* what the porter was told */

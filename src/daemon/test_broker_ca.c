@@ -1250,6 +1250,80 @@ static void test_old_tokens(void **state)
 	assert_refused(t, "used", "wrong, used, over");
 }
 
+/* Listed without its secret; taken back by its host, or by its ID. */
+static void test_tokens_are_withdrawn(void **state)
+{
+	struct host *h = *state;
+	char first[512], second[512], path[128], id[16];
+	const char *at;
+
+	strcpy(first, make_token(h, "{\"host\":\"b\",\"services\":[\"web\"]}"));
+	strcpy(second, make_token(h, "{\"host\":\"b\"}"));
+	at = strstr(g_answer, "\"id\":\"");
+	assert_non_null(at);
+	snprintf(id, sizeof(id), "%.*s", (int)strcspn(at + 6, "\""), at + 6);
+	assert_int_equal(strlen(id), 8);
+	make_token(h, "{\"host\":\"zeta\"}");
+	assert_int_equal(http(h, "GET", "/v1/ca/tokens", ""), 200);
+	assert_then("\"source\":\"self\"", id);
+	assert_then("\"tokens\":", "\"host\":\"b\",\"services\":\"default/web\"");
+	assert_null(strstr(g_answer, first + 20));
+	assert_null(strstr(g_answer, second + 20));
+	/* Nobody's; too short an ID; a host that is nearly one. */
+	assert_int_equal(http(h, "DELETE", "/v1/ca/tokens?what=nobody", ""), 404);
+	snprintf(path, sizeof(path), "/v1/ca/tokens?what=%.7s", id);
+	assert_int_equal(http(h, "DELETE", path, ""), 404);
+	assert_int_equal(http(h, "DELETE", "/v1/ca/tokens?what=zetta", ""), 404);
+	assert_non_null(strstr(g_answer, "did you mean 'zeta'"));
+	/* By its ID: the host's other one stays. */
+	snprintf(path, sizeof(path), "/v1/ca/tokens?what=%s", id);
+	assert_int_equal(http(h, "DELETE", path, ""), 200);
+	assert_then("\"withdrawn\":1", "\"b\"");
+	assert_int_equal(http(h, "DELETE", path, ""), 404);
+	question(h, CA_JOIN, "", join_text(second, "b", "good"));
+	assert_refused(h->test, "used", "wrong, used, over");
+	assert_int_equal(http(h, "GET", "/v1/ca/tokens", ""), 200);
+	assert_null(strstr(g_answer, id));
+	question(h, CA_JOIN, "", join_text(first, "b", "good"));
+	assert_issued(h, HOST_B, "default/web");
+	/* By its host; one that was used is none. */
+	assert_int_equal(http(h, "DELETE", "/v1/ca/tokens?what=b", ""), 404);
+	make_token(h, "{\"host\":\"zeta\"}");
+	assert_int_equal(http(h, "DELETE", "/v1/ca/tokens?what=zeta", ""), 200);
+	assert_then("\"withdrawn\":2", "\"zeta\"");
+	assert_int_equal(http(h, "GET", "/v1/ca/tokens", ""), 200);
+	assert_then("\"source\":\"self\"", "\"tokens\":[]");
+}
+
+/* What is granted need not be known; a slip of the pen is told. */
+static void test_notes(void **state)
+{
+	static const struct {
+		const char *path, *body, *note; /* NULL: none */
+	} cases[] = {
+		{ "/v1/ca/grants", "{\"host\":\"b\",\"service\":\"payments\"}", NULL },
+		{ "/v1/ca/grants", "{\"host\":\"b\",\"service\":\"paymants\"}", "Did you mean 'default/payments'? Then `sealane ca ungrant b default/paymants`" },
+		{ "/v1/ca/grants", "{\"host\":\"b\",\"service\":\"inventory\"}", NULL }, /* near to nothing */
+		{ "/v1/ca/grants", "{\"host\":\"b\",\"service\":\"payments2\"}", NULL }, /* one more of a row */
+		{ "/v1/ca/grants", "{\"host\":\"b\",\"service\":\"prod/*\"}", NULL },
+		{ "/v1/ca/grants", "{\"host\":\"nobody\",\"service\":\"payments\"}", "no host nobody has joined" },
+		{ "/v1/ca/tokens", "{\"host\":\"frontend\"}", NULL }, /* that is what a token is for */
+		{ "/v1/ca/tokens", "{\"host\":\"frontent\"}", NULL }, /* of a row, for all that is known */
+		{ "/v1/ca/tokens", "{\"host\":\"forntend\"}", "Did you mean 'frontend'? Then `sealane ca withdraw forntend`" },
+		{ "/v1/ca/tokens", "{\"host\":\"frontend\",\"services\":[\"pyaments\"]}", "Did you mean 'default/payments'? Then `sealane ca withdraw frontend`" },
+	};
+	struct host *h = *state;
+
+	admit(h, "b", "[]");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(http(h, "POST", cases[i].path, cases[i].body), 200);
+		if (cases[i].note && !strstr(g_answer, cases[i].note))
+			fail_msg("%s: %s", cases[i].body, g_answer);
+		if (!cases[i].note && !strstr(g_answer, "\"notes\":[]"))
+			fail_msg("%s: %s", cases[i].body, g_answer);
+	}
+}
+
 static void test_nothing_by_this_name(void **state)
 {
 	static const struct {
@@ -2273,6 +2347,8 @@ int main(void)
 		CA_TEST(test_a_grant_comes_back, setup_authority),
 		CA_TEST(test_revoked_here, setup_authority),
 		CA_TEST(test_old_tokens, setup_authority),
+		CA_TEST(test_tokens_are_withdrawn, setup_authority),
+		CA_TEST(test_notes, setup_authority),
 		CA_TEST(test_nothing_by_this_name, setup_authority),
 		CA_TEST(test_serials_and_names, setup_authority),
 		CA_TEST(test_a_host_that_asks_without_end, setup_authority),

@@ -179,8 +179,8 @@ static int scan(const struct host *h)
 	return fd;
 }
 
-/* Return: the socket that goes with the answer, or -1. */
-static int play_for_links(struct host *h, const struct role_msg *m)
+/* Return: the socket that goes with the answer @r, or -1. */
+static int play_for_links(struct host *h, const struct role_msg *m, struct role_reply *r)
 {
 	if (m->type == BW_LINKERS)
 		h->n_linkers = m->u.id.id;
@@ -192,6 +192,11 @@ static int play_for_links(struct host *h, const struct role_msg *m)
 		return -1;
 	*(m->type == BW_DIAL ? &h->n_dials : &h->n_tcp_listens) += 1;
 	h->last_dial = m->u.dial;
+	if (m->type == BW_LISTEN_TCP && h->tcp_error) {
+		r->error = h->tcp_error;
+		strcpy(r->why, "as the test says");
+		return -1;
+	}
 	return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 }
 
@@ -258,7 +263,7 @@ static void play_warden(struct host *h, const struct role_msg *m, int fd)
 		r.u.reply.count = 1;
 		break;
 	default:
-		reply_fd = play_for_links(h, m);
+		reply_fd = play_for_links(h, m, &r.u.reply);
 		break;
 	}
 	tell(&h->warden, &r, reply_fd);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 
 static const char g_links[] = "host_name = a\n"
 			      "listen = \"127.0.0.1:7443\"\n"
@@ -348,6 +349,64 @@ static void test_reload_of_hosts(void **state)
 	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
 	assert_null(strstr(g_answer, "10.0.0.3:7443"));
 	event(h, "host.gone", "\"address\":\"10.0.0.3:7443\"");
+}
+
+/* `sealane status` tells where other hosts come in, and what keeps them out. */
+static void test_listeners_are_shown(void **state)
+{
+	struct host *h = *state;
+	char text[2048];
+
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
+	assert_then("\"listeners\":[{\"address\":\"127.0.0.1:7443\",\"listens\":true,\"error\":null,\"why\":null}]", "\"linkers\"");
+	h->tcp_error = -EADDRINUSE;
+	snprintf(text, sizeof(text), "listen = \"127.0.0.1:7444\"\nhost_name = a\nhost b { address = \"10.0.0.2:7443\" }\n%s", strstr(g_links, "workload cache"));
+	send_config(h, text);
+	serve(h, 200);
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
+	assert_then("\"address\":\"127.0.0.1:7444\",\"listens\":false,\"error\":\"EADDRINUSE\"", "as the test says");
+	event(h, "\"link.listen_failed\"", "EADDRINUSE");
+	send_config(h, strstr(text, "host_name"));
+	serve(h, 200);
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
+	assert_then("\"links\":", "\"listeners\":[]");
+	event(h, "\"config.warning\"", "no `listen`");
+}
+
+static int64_t heard_of(struct host *h, const char *name)
+{
+	char at[64];
+	const char *p;
+
+	snprintf(at, sizeof(at), "\"name\":\"%s\"", name);
+	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
+	p = strstr(g_answer, at);
+	p = p ? strstr(p, "\"heard\":") : NULL;
+	assert_non_null(p);
+	return strtoll(p + 8, NULL, 10); /* null: 0 */
+}
+
+/* When a host was heard last: never, as its session says, and when that ended. */
+static void test_heard(void **state)
+{
+	struct host *h = *state;
+	int64_t before = (int64_t)time(NULL), heard;
+	struct role_msg m;
+
+	assert_int_equal(heard_of(h, "b"), 0);
+	host_is_up(h, "b");
+	assert_true(heard_of(h, "b") >= before);
+	linker(h)->session = (struct role_session_stats){ .session = linker(h)->n_sessions, .silent_ms = 7000000 };
+	heard = heard_of(h, "b");
+	assert_true(heard != 0 && heard <= (int64_t)time(NULL) - 7000);
+	m = session_msg(linker(h)->n_sessions, SESSION_DOWN, SESSION_TIMEOUT, hid_of(h, "b"));
+	linker(h)->session.session = 0;
+	say(h, &m, -1);
+	heard = heard_of(h, "b");
+	assert_true(heard >= before - 15 && heard <= (int64_t)time(NULL) - 15); /* link_timeout ago */
+	assert_int_equal(heard_of(h, "c"), 0);
+	/* Lanes from it are shown beside those to it. */
+	assert_then("\"name\":\"b\"", "\"lanes\":0,\"lanes_in\":0");
 }
 
 static void test_dial(void **state)
@@ -1713,7 +1772,7 @@ static void test_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_told), TEST(test_announces_changes), TEST(test_reload_of_hosts), TEST(test_dial), TEST(test_goes_out),
+		TEST(test_told), TEST(test_announces_changes), TEST(test_reload_of_hosts), TEST(test_listeners_are_shown), TEST(test_heard), TEST(test_dial), TEST(test_goes_out),
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_comes_in_unproven), TEST(test_not_let_in), TEST(test_server_not_up),
