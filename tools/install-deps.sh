@@ -6,7 +6,7 @@
 # build  compiler, Meson, libraries, man pages, the kernel guard's tools
 # run    what ./quickstart starts: runc, redis, busybox, iproute2
 # test   what ./test uses besides
-# bench  what bench/ipc.sh measures lanes against, and gnuplot
+# bench  what bench/*.sh measure sealane against, and gnuplot
 #
 # It leaves the machine's services alone: nothing that comes along (redis-server, postgresql, nginx, ...) is started, and the
 # units of packages that this run installed are disabled again. Quick when there is nothing to do.
@@ -20,7 +20,7 @@ declare -A SETS=(
 	[test]="podman netavark crun docker.io containerd strace jq python3 python3-jsonschema g++ musl-tools prometheus etcd-server etcd-client tshark nftables nginx-light postgresql postgresql-contrib
 		mariadb-server mariadb-client wrk socat curl libclang-rt-14-dev shellcheck spin qemu-system-x86 systemd xz-utils ibverbs-providers"
 	[bench]="haproxy stunnel4 libnginx-mod-stream g++ python3 libnng-dev libzmq3-dev libboost-dev libqb-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
-		protobuf-compiler-grpc gnuplot-nox"
+		protobuf-compiler-grpc gnuplot-nox perftest rdmacm-utils qperf"
 )
 # What those packages would start at boot: "package unit".
 SERVICES="redis-server redis-server.service
