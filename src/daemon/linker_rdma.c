@@ -40,6 +40,8 @@ enum {
 	NUMBER = 1,
 	KEEPALIVE_S = 60,
 };
+/* A NO goes by TLS, and may be slower than the connection's end. */
+#define NO_NS (200 * MS_NS)
 #define PINNED_MAX ((uint64_t)LIMIT_RDMA_PINNED_MIB << 20)
 #define PEER_PINNED_MAX ((uint64_t)LIMIT_RDMA_PEER_MIB << 20)
 static_assert((int)FRAME_RDMA_KEY_SIZE == (int)REMOTE_KEY_SIZE, "a key travels whole");
@@ -74,6 +76,7 @@ struct rdma_way {
 	enum remote_status status; /* of down */
 	bool has_data;
 	bool waits_ops;	    /* there was no place in the connection's queue */
+	uint64_t gone_ns;   /* the peer closed it before SWITCH: its NO, which says why, is waited for until then; 0: it did not */
 	uint64_t full_ns;   /* since when nothing can be sent; 0: it can */
 	uint64_t asked_ns, answered_ns; /* PING before the end: sent, and that of the last PONG */
 };
@@ -264,7 +267,7 @@ void rdma_close(struct linker *k, struct session *s)
 	if (w->memory)
 		munmap(w->memory, w->memory_size);
 	k->rdma_pinned -= w->memory_size;
-	if (s->rdma.switched_in && s->rdma.switched_out && !w->down && !w->broken)
+	if (s->rdma.switched_in && s->rdma.switched_out && !s->rdma.lost)
 		w->peer->n_failures = 0;
 	rdma_peer_put(k, w->peer);
 	explicit_bzero(w->secret, sizeof(w->secret));
@@ -581,7 +584,9 @@ int rdma_on_frame(struct linker *k, struct session *s, const struct frame *f)
 
 bool rdma_switch_is_due(const struct session *s)
 {
-	return s->rdma.way && s->rdma.way->started && !s->rdma.switched_out;
+	const struct rdma_way *w = s->rdma.way;
+
+	return w && w->started && !w->down && !w->broken && !s->rdma.switched_out;
 }
 
 void rdma_switched(struct linker *k, struct session *s)
@@ -616,6 +621,20 @@ static int go_on(struct linker *k, struct session *s)
 	return start(k, s);
 }
 
+/* The peer may have given it up, and is about to say why. */
+static bool waits_for_no(struct linker *k, const struct session *s)
+{
+	struct rdma_way *w = s->rdma.way;
+
+	if (w->status != REMOTE_PEER_GONE || s->rdma.switched_in || s->rdma.switched_out)
+		return false;
+	if (!w->gone_ns) {
+		w->gone_ns = k->now_ns + NO_NS;
+		linker_wake_at(k, w->gone_ns);
+	}
+	return k->now_ns < w->gone_ns;
+}
+
 int rdma_work(struct linker *k, struct session *s)
 {
 	struct rdma_way *w = s->rdma.way;
@@ -625,6 +644,8 @@ int rdma_work(struct linker *k, struct session *s)
 		return 0;
 	if (!w->down && !w->broken)
 		return go_on(k, s);
+	if (!w->broken && waits_for_no(k, s))
+		return 0;
 	if (s->rdma.switched_in && !w->broken)
 		session_receive_ring(k, s, true); /* what had come is still taken */
 	if (s->phase == PHASE_OVER)
@@ -674,6 +695,8 @@ bool rdma_has_room(struct linker *k, struct session *s)
 
 	if (r < 0)
 		(void)rdma_failed(k, s, r);
+	if (r == 0)
+		s->rdma.way->full_ns = 0;
 	if (r == RING_E_FULL && !s->rdma.way->full_ns) {
 		s->rdma.way->full_ns = k->now_ns;
 		linker_wake_at(k, k->now_ns + k->trust.timeout_ms * MS_NS);
@@ -683,7 +706,6 @@ bool rdma_has_room(struct linker *k, struct session *s)
 
 int rdma_send(struct session *s, const uint8_t *bytes, uint32_t size)
 {
-	s->rdma.way->full_ns = 0;
 	return ring_remote_send(s->rdma.way->ring, 0, 0, bytes, size);
 }
 
@@ -704,6 +726,10 @@ uint64_t rdma_tick(struct linker *k, struct session *s)
 	struct rdma_way *w = s->rdma.way;
 	uint64_t due;
 
+	if (w && w->gone_ns) {
+		session_dirty(k, s);
+		return w->gone_ns > k->now_ns ? w->gone_ns : UINT64_MAX;
+	}
 	if (!w || !w->full_ns)
 		return UINT64_MAX;
 	due = w->full_ns + k->trust.timeout_ms * MS_NS;

@@ -45,8 +45,12 @@ static int setup_b(void **state)
 	return start(state, BED_RDMA_B, 15000);
 }
 
+static struct remote *g_device; /* of all liars of a test, one after the other */
+
 static int teardown(void **state)
 {
+	remote_free(g_device);
+	g_device = NULL;
 	bed_stop(*state);
 	free(*state);
 	return 0;
@@ -397,6 +401,433 @@ static void test_a_ring_that_stays_full(void **state)
 	bed_lane_close(&l);
 }
 
+/* A daemon that is killed is noticed at once, by its TCP connection. */
+static void test_a_daemon_that_is_killed(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+
+	expect_both(b);
+	expect_works(&l);
+	bed_kill(b, BED_B);
+	assert_int_equal(bed_hear(b, BED_A, LB_CLOSED, NULL).u.stats.end, LANE_END_LINK);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_LOST);
+	bed_lane_close(&l);
+}
+
+/* What was said last, on a session that ends in order, has come: PING is answered before it ends. */
+static void test_it_ends_in_order(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	struct role_msg drain = { .type = BL_DRAIN };
+	static uint8_t bytes[300000];
+	char byte;
+
+	expect_both(b);
+	put(l.client, "hello", 5);
+	expect(l.server, "hello");
+	bed_tell(b, BED_A, &drain, -1);
+	put(l.server, bytes, 100000);
+	assert_int_equal(get(l.client, bytes, 100000), 100000);
+	close(l.server);
+	assert_int_equal(get(l.client, &byte, 1), 0);
+	close(l.client);
+	assert_string_equal(lane_end_name(bed_hear(b, BED_A, LB_CLOSED, NULL).u.stats.end), "eof");
+	assert_string_equal(lane_end_name(bed_hear(b, BED_B, LB_CLOSED, NULL).u.stats.end), "eof");
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_OK);
+	assert_int_equal(bed_hear_session(b, BED_B, SESSION_DOWN).reason, SESSION_OK);
+}
+
+/* A peer that lies: the test is a client of b's, with a device of its own at the other end of b's. */
+
+struct liar {
+	struct bed *b;
+	int fd;
+	SSL_CTX *ctx;
+	SSL *ssl;
+	uint8_t in[4 * FRAME_SIZE_MAX];
+	size_t in_size;
+	struct frame got; /* what take() found */
+	struct remote *remote;
+	struct remote_domain *domain;
+	struct remote_conn *conn;
+	struct ring_remote *ring;
+	void *memory;
+	uint8_t secret[32];
+	bool up, ready, has_data;
+};
+
+enum { CAP = 19, OTHER_SECRET = 1, RDMA_RECORD_MAX = 65536 };
+
+static void say(struct liar *x, const uint8_t *bytes, size_t size)
+{
+	(void)!SSL_write(x->ssl, bytes, (int)size);
+}
+
+static struct liar *liar_new(struct bed *b, uint16_t has)
+{
+	static const uint8_t alpn[] = "\x0esealane-link/1";
+	struct liar *x = calloc(1, sizeof(*x));
+	struct timeval timeout = { .tv_sec = 10 };
+	uint8_t hello[FRAME_HELLO_SIZE];
+	EVP_PKEY *key = NULL;
+	X509 *cert;
+
+	*x = (struct liar){ .b = b, .fd = bed_dial(b, BED_B), .ctx = SSL_CTX_new(TLS_client_method()) };
+	assert_int_equal(pki_new_key(&key), 0);
+	cert = bed_certificate(b, key, "spiffe://" BED_DOMAIN "/ns/default/svc/web", -60, 600);
+	assert_int_equal(setsockopt(x->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)), 0);
+	assert_int_equal(SSL_CTX_use_certificate(x->ctx, cert), 1);
+	assert_int_equal(SSL_CTX_use_PrivateKey(x->ctx, key), 1);
+	X509_free(cert);
+	EVP_PKEY_free(key);
+	x->ssl = SSL_new(x->ctx);
+	SSL_set_alpn_protos(x->ssl, alpn, sizeof(alpn) - 1);
+	SSL_set_fd(x->ssl, x->fd);
+	assert_int_equal(SSL_connect(x->ssl), 1);
+	assert_int_equal(SSL_export_keying_material(x->ssl, x->secret, sizeof(x->secret), TLS_EXPORTER_RDMA, strlen(TLS_EXPORTER_RDMA), NULL, 0, 0), 1);
+	say(x, hello, frame_put_hello(hello, 65536, has));
+	return x;
+}
+
+static void liar_free(struct liar *x)
+{
+	if (x->domain) {
+		struct remote_done d;
+
+		remote_close(x->conn);
+		ring_remote_free(x->ring);
+		remote_domain_free(x->domain);
+		(void)!remote_poll(x->remote, &d, 1); /* b hears of it */
+		free(x->memory);
+	}
+	SSL_free(x->ssl);
+	SSL_CTX_free(x->ctx);
+	close(x->fd);
+	free(x);
+	ERR_clear_error();
+}
+
+/* The next frame on TLS of that type; others are passed over. Return: false: TLS ended. */
+static bool take(struct liar *x, unsigned type)
+{
+	const char *why;
+
+	for (;;) {
+		ssize_t n = x->in_size ? frame_parse(&x->got, x->in, x->in_size, false, FRAME_FOR_LANES, &why) : 0;
+
+		assert_true(n >= 0);
+		if (n > 0) {
+			static uint8_t kept[FRAME_SIZE_MAX];
+
+			memcpy(kept, x->in, (size_t)n);
+			(void)!frame_parse(&x->got, kept, (size_t)n, false, FRAME_FOR_LANES, &why);
+			memmove(x->in, x->in + n, x->in_size - (size_t)n);
+			x->in_size -= (size_t)n;
+			if (x->got.type == type)
+				return true;
+			continue;
+		}
+		n = SSL_read(x->ssl, x->in + x->in_size, (int)(sizeof(x->in) - x->in_size));
+		if (n <= 0)
+			return false;
+		x->in_size += (size_t)n;
+	}
+}
+
+static void expect_end(struct liar *x, enum session_reason reason, const char *part_of_why)
+{
+	struct role_session s = bed_hear_session(x->b, BED_B, SESSION_DOWN);
+
+	if (s.reason != reason || !strstr(s.why, part_of_why))
+		fail_msg("%s: %s", session_reason_name(s.reason), s.why);
+	liar_free(x);
+}
+
+static void ask(struct liar *x, uint64_t number, uint8_t cap_log2)
+{
+	uint8_t to[FRAME_RDMA_SIZE_MAX];
+
+	say(x, to, frame_put_rdma_ask(to, number, cap_log2));
+}
+
+static void say_step(struct liar *x, enum rdma_step step)
+{
+	uint8_t to[FRAME_RDMA_SIZE_MAX], key[FRAME_RDMA_KEY_SIZE] = {};
+
+	if (step == RDMA_KEY)
+		say(x, to, frame_put_rdma_key(to, key));
+	else if (step == RDMA_SWITCH)
+		say(x, to, frame_put_rdma_switch(to));
+	else
+		say(x, to, frame_put_rdma_no(to, "no"));
+}
+
+static void test_steps_that_are_not_due(void **state)
+{
+	struct bed *b = *state;
+	struct liar *x;
+
+	for (enum rdma_step step = RDMA_KEY; step < RDMA_STEP_N; step++) {
+		x = liar_new(b, FRAME_HAS_RDMA);
+		say_step(x, step);
+		expect_end(x, SESSION_PROTOCOL, "RDMA");
+	}
+	x = liar_new(b, 0); /* it said that it has none */
+	ask(x, 1, CAP);
+	expect_end(x, SESSION_PROTOCOL, "not due");
+	x = liar_new(b, FRAME_HAS_RDMA);
+	ask(x, 2, CAP);
+	expect_end(x, SESSION_PROTOCOL, "number");
+	x = liar_new(b, FRAME_HAS_RDMA);
+	ask(x, 1, CAP);
+	ask(x, 1, CAP);
+	expect_end(x, SESSION_PROTOCOL, "second time");
+	x = liar_new(b, FRAME_HAS_RDMA);
+	ask(x, 1, CAP);
+	say_step(x, RDMA_SWITCH);
+	expect_end(x, SESSION_PROTOCOL, "before both keys");
+	x = liar_new(b, FRAME_HAS_RDMA);
+	ask(x, 1, CAP);
+	say_step(x, RDMA_KEY); /* too early is no fault: it is held against the ring when that is there */
+	say_step(x, RDMA_KEY);
+	expect_end(x, SESSION_PROTOCOL, "second time");
+	x = liar_new(b, FRAME_HAS_RDMA);
+	ask(x, 1, CAP);
+	say_step(x, RDMA_NO);
+	say_step(x, RDMA_NO);
+	expect_end(x, SESSION_PROTOCOL, "not due");
+}
+
+static void expect_pong(struct liar *x)
+{
+	uint8_t ping[FRAME_PING_SIZE];
+
+	say(x, ping, frame_put_ping(ping, FRAME_PING, 77));
+	assert_true(take(x, FRAME_PONG));
+	assert_int_equal(x->got.u.ping, 77);
+}
+
+static void test_sizes_that_are_not_taken(void **state)
+{
+	struct bed *b = *state;
+	static const uint8_t caps[] = { 0, 12, 18, 21, 63, 64, 255 };
+
+	for (size_t i = 0; i < sizeof(caps); i++) {
+		struct liar *x = liar_new(b, FRAME_HAS_RDMA);
+
+		ask(x, 1, caps[i]);
+		assert_true(take(x, FRAME_RDMA));
+		assert_int_equal(x->got.u.rdma.step, RDMA_NO);
+		expect_pong(x); /* and the session is as it was */
+		liar_free(x);
+		(void)bed_hear_session(b, BED_B, SESSION_DOWN);
+	}
+}
+
+/* Until @flag is set by what the device tells. */
+static void until(struct liar *x, const bool *flag)
+{
+	uint64_t end_ns = clock_ns() + BED_WAIT_MS * UINT64_C(1000000);
+	struct remote_done dones[16];
+
+	while (!*flag && clock_ns() < end_ns) {
+		int n = remote_poll(x->remote, dones, 16);
+
+		for (int i = 0; i < n; i++) {
+			int r = x->ring ? ring_remote_on_done(x->ring, &dones[i]) : 0;
+
+			x->up |= dones[i].kind == REMOTE_DONE_UP;
+			x->ready |= r == RING_REMOTE_READY;
+			x->has_data |= r == RING_REMOTE_DATA;
+		}
+		if (n == 0)
+			usleep(1000);
+	}
+	assert_true(*flag);
+}
+
+/* As far as b's KEY; ours is made, and not said. */
+static struct liar *liar_joins(struct bed *b, unsigned how)
+{
+	struct liar *x = liar_new(b, FRAME_HAS_RDMA);
+	struct seal_crypto crypto = { .cipher = SEAL_AES_128_GCM };
+	struct ring_remote_options o = { .cap_log2 = CAP, .crypto = crypto, .number = 1, .is_client = true };
+	uint8_t token[32], other[32] = { 1 };
+
+	if (strstr(SSL_get_cipher(x->ssl), "256"))
+		crypto.cipher = o.crypto.cipher = SEAL_AES_256_GCM;
+	if (!g_device)
+		g_device = fabric_open(b->fabric[BED_A], &b->faults[BED_A]);
+	x->remote = g_device;
+	assert_int_equal(remote_domain_new(&x->domain, x->remote, 0), 0);
+	ask(x, 1, CAP);
+	assert_true(take(x, FRAME_RDMA));
+	assert_int_equal(x->got.u.rdma.step, RDMA_HERE);
+	assert_string_equal(x->got.u.rdma.address, "127.0.0.1:7444");
+	assert_int_equal(seal_token(token, &crypto, x->secret, 1), 0);
+	assert_int_equal(remote_connect(&x->conn, x->domain, x->got.u.rdma.address, token), 0);
+	until(x, &x->up);
+	x->memory = aligned_alloc(4096, ring_remote_memory_size(CAP));
+	memset(x->memory, 0, ring_remote_memory_size(CAP));
+	o.conn = x->conn;
+	o.memory = x->memory;
+	o.secret = how == OTHER_SECRET ? other : x->secret;
+	assert_int_equal(ring_remote_new(&x->ring, &o), 0);
+	until(x, &x->ready);
+	assert_true(take(x, FRAME_RDMA));
+	assert_int_equal(x->got.u.rdma.step, RDMA_KEY);
+	assert_int_equal(ring_remote_start(x->ring, x->got.u.rdma.key), 0);
+	return x;
+}
+
+static void say_key(struct liar *x, uint64_t base, int64_t more)
+{
+	uint8_t bytes[REMOTE_KEY_SIZE], to[FRAME_RDMA_SIZE_MAX];
+	struct remote_key key;
+
+	ring_remote_key(x->ring, bytes);
+	assert_int_equal(remote_key_get(&key, bytes), 0);
+	key.base += base;
+	key.size += (uint64_t)more;
+	remote_key_put(bytes, &key);
+	say(x, to, frame_put_rdma_key(to, bytes));
+}
+
+/* Both ends on rings. */
+static struct liar *liar_switches(struct bed *b, unsigned how)
+{
+	struct liar *x = liar_joins(b, how);
+
+	say_key(x, 0, 0);
+	assert_true(take(x, FRAME_RDMA));
+	assert_int_equal(x->got.u.rdma.step, RDMA_SWITCH);
+	say_step(x, RDMA_SWITCH);
+	return x;
+}
+
+static void send_record(struct liar *x, uint8_t flags, uint8_t tag, const void *bytes, uint32_t size)
+{
+	assert_int_equal(ring_remote_send(x->ring, flags, tag, bytes, size), 0);
+	assert_int_equal(ring_remote_flush(x->ring), 0);
+	for (unsigned i = 0; i < 5; i++) { /* on its way */
+		struct remote_done d;
+
+		if (remote_poll(x->remote, &d, 1) == 1)
+			x->has_data |= ring_remote_on_done(x->ring, &d) == RING_REMOTE_DATA;
+	}
+}
+
+static void test_a_peer_that_does_not_lie(void **state)
+{
+	struct bed *b = *state;
+	struct liar *x = liar_switches(b, 0);
+	uint8_t ping[FRAME_PING_SIZE], plain[RDMA_RECORD_MAX];
+	struct ring_remote_record record;
+	struct frame f;
+	const char *why;
+
+	expect_path(b, BED_B, SESSION_PATH_RDMA, "");
+	send_record(x, 0, 0, ping, (uint32_t)frame_put_ping(ping, FRAME_PING, 99));
+	until(x, &x->has_data);
+	assert_int_equal(ring_remote_receive(x->ring, plain, sizeof(plain), &record), 0);
+	assert_int_equal(frame_parse(&f, plain, record.size, false, FRAME_FOR_LANES, &why), FRAME_PING_SIZE);
+	assert_int_equal(f.type, FRAME_PONG);
+	assert_int_equal(f.u.ping, 99);
+	liar_free(x);
+	(void)bed_hear_session(b, BED_B, SESSION_DOWN);
+}
+
+static void test_keys_that_are_none(void **state)
+{
+	struct bed *b = *state;
+	struct liar *x = liar_joins(b, 0);
+
+	say_key(x, 0, 64); /* of a larger ring */
+	expect_end(x, SESSION_PROTOCOL, "none of such a ring");
+	x = liar_joins(b, 0);
+	say_step(x, RDMA_KEY); /* zeros */
+	expect_end(x, SESSION_PROTOCOL, "none of such a ring");
+	x = liar_joins(b, 0);
+	say_key(x, 1 << 20, 0); /* somewhere else: b's first WRITE is refused here, and that ends the connection */
+	say_step(x, RDMA_SWITCH);
+	x->up = false;
+	assert_true(take(x, FRAME_RDMA));
+	assert_int_equal(x->got.u.rdma.step, RDMA_SWITCH);
+	for (unsigned i = 0; i < 20 && !bed_has_heard(b, BED_B, LB_SESSION, 10); i++) {
+		uint8_t ping[FRAME_PING_SIZE];
+		struct remote_done d;
+
+		if (i == 0)
+			send_record(x, 0, 0, ping, (uint32_t)frame_put_ping(ping, FRAME_PING, 1));
+		(void)!remote_poll(x->remote, &d, 1);
+	}
+	expect_end(x, SESSION_LOST, "");
+}
+
+static void test_frames_where_they_are_not_due(void **state)
+{
+	struct bed *b = *state;
+	struct liar *x = liar_switches(b, 0);
+	uint8_t to[2 * FRAME_RDMA_SIZE_MAX];
+	size_t n;
+
+	say(x, to, frame_put_ping(to, FRAME_PING, 1));
+	expect_end(x, SESSION_PROTOCOL, "more on TLS");
+	x = liar_switches(b, 0);
+	say_step(x, RDMA_SWITCH);
+	expect_end(x, SESSION_PROTOCOL, "more on TLS");
+	x = liar_switches(b, 0);
+	say_step(x, RDMA_NO);
+	expect_end(x, SESSION_PROTOCOL, "more on TLS");
+	x = liar_joins(b, 0);
+	say_key(x, 0, 0);
+	n = frame_put_rdma_switch(to);
+	say(x, to, n + frame_put_ping(to + n, FRAME_PING, 1)); /* in one record of TLS */
+	expect_end(x, SESSION_PROTOCOL, "more on TLS");
+	x = liar_switches(b, 0);
+	send_record(x, 0, 0, to, (uint32_t)frame_put_rdma_switch(to)); /* by the ring */
+	expect_end(x, SESSION_PROTOCOL, "not due");
+	x = liar_joins(b, 0);
+	say_key(x, 0, 0);
+	assert_true(take(x, FRAME_RDMA)); /* b has gone over */
+	say_step(x, RDMA_NO);
+	expect_end(x, SESSION_LOST, "RDMA failed at the other side");
+}
+
+static void test_records_that_are_none(void **state)
+{
+	struct bed *b = *state;
+	static uint8_t bytes[RDMA_RECORD_MAX + 1];
+	struct liar *x = liar_switches(b, 0);
+
+	send_record(x, RING_MORE, 0, bytes, 8);
+	expect_end(x, SESSION_PROTOCOL, "no part of a stream");
+	x = liar_switches(b, 0);
+	send_record(x, 0, 7, bytes, 8);
+	expect_end(x, SESSION_PROTOCOL, "no part of a stream");
+	x = liar_switches(b, 0);
+	send_record(x, 0, 0, bytes, 0);
+	expect_end(x, SESSION_PROTOCOL, "no part of a stream");
+	x = liar_switches(b, 0);
+	send_record(x, 0, 0, bytes, sizeof(bytes)); /* one byte more than a record has */
+	expect_end(x, SESSION_PROTOCOL, "no part of a stream");
+	x = liar_switches(b, 0);
+	send_record(x, 0, 0, bytes, 64); /* no frame */
+	expect_end(x, SESSION_PROTOCOL, "unknown type");
+	x = liar_switches(b, OTHER_SECRET);
+	send_record(x, 0, 0, bytes, 64); /* it does not open */
+	expect_end(x, SESSION_LOST, "does not keep to the rules");
+	x = liar_new(b, FRAME_HAS_RDMA); /* and now it is left alone */
+	ask(x, 1, CAP);
+	assert_true(take(x, FRAME_RDMA));
+	assert_int_equal(x->got.u.rdma.step, RDMA_NO);
+	expect_pong(x);
+	liar_free(x);
+	(void)bed_hear_session(b, BED_B, SESSION_DOWN);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -410,6 +841,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_memory_here, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_export, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_ring_that_stays_full, setup_short, teardown),
+		cmocka_unit_test_setup_teardown(test_a_daemon_that_is_killed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_it_ends_in_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_steps_that_are_not_due, setup_b, teardown),
+		cmocka_unit_test_setup_teardown(test_sizes_that_are_not_taken, setup_b, teardown),
+		cmocka_unit_test_setup_teardown(test_a_peer_that_does_not_lie, setup_b, teardown),
+		cmocka_unit_test_setup_teardown(test_keys_that_are_none, setup_b, teardown),
+		cmocka_unit_test_setup_teardown(test_frames_where_they_are_not_due, setup_b, teardown),
+		cmocka_unit_test_setup_teardown(test_records_that_are_none, setup_b, teardown),
 		cmocka_unit_test_setup_teardown(test_one_has_none, setup_b, teardown),
 		cmocka_unit_test_setup_teardown(test_the_connection_breaks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_record_that_does_not_open, setup, teardown),
