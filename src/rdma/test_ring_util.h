@@ -22,6 +22,7 @@ struct ring_end {
 	struct ring_remote *ring;
 	void *memory;
 	struct remote_key key; /* of its copy, for the peer */
+	uint64_t number;       /* of the connection; 0: 1 */
 	bool up, ready, down;
 	enum remote_status why;
 	int error;	/* the first -EPROTO of on_done() */
@@ -63,7 +64,7 @@ static inline void ring_end_new(struct ring_end *e, uint32_t cap_log2, bool is_c
 		.cap_log2 = cap_log2,
 		.crypto = { NULL, NULL, SEAL_AES_128_GCM },
 		.secret = ring_test_secret,
-		.number = 1,
+		.number = e->number ? e->number : 1,
 		.is_client = is_client,
 		.polls = polls,
 		.start = start,
