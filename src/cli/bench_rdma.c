@@ -37,7 +37,7 @@ enum {
 	DEPTH_MAX = 64,
 	SIGNAL_EVERY = 8,
 	RING_BATCH = 8,
-	STUCK_S = 30,
+	STUCK_S = 60,
 };
 
 struct bench_rdma {
@@ -409,7 +409,7 @@ static int serve_one(const struct bench_rdma_options *o, struct bench_side *s, i
 	int r;
 
 	s->spin_ns = o->spin_ns;
-	s->yields = o->cpu[0] < 0;
+	s->yields = !o->listen && o->cpu[0] < 0;
 	r = bench_meet_take(listener, &s->control);
 	if (r == 0)
 		r = bench_meet_server(s, listener, port);
@@ -490,7 +490,7 @@ static int run_client(struct bench_rdma *b, const struct sockaddr_storage *to, s
 
 	b->s.is_client = true;
 	b->s.spin_ns = b->o->spin_ns;
-	b->s.yields = b->o->cpu[0] < 0;
+	b->s.yields = !b->o->connect && b->o->cpu[0] < 0;
 	address_format(b->far, to);
 	r = bench_meet_dial(to, size, &b->s.control);
 	if (r < 0)
