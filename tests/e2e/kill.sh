@@ -45,7 +45,7 @@ untouched() { ! grep -q cut "$T/hold.$1"; }
 
 # rounds WHAT SURVIVORS KILL-FUNCTION - $1: name; $2: containers whose held connection must live; $3: kills something once
 rounds() {
-	local what=$1 survivors=$2 kill_one=$3 before rss i slow=0 t0 c
+	local what=$1 survivors=$2 kill_one=$3 before rss i slow=0 c
 	for c in direct relay; do
 		[ -e "$T/hold.$c" ] && untouched $c || keep_open $c
 	done
@@ -60,12 +60,13 @@ rounds() {
 		local load2=$!
 		sleep 0.15
 		$kill_one
-		t0=$(now_ms)
+		prompt_begin
 		if ! works relay "$S" || ! works direct "$S"; then
 			fail "$what: round $i: no connection within 20 s after it"
 			break
 		fi
-		[ $(($(now_ms) - t0)) -lt 5000 ] || slow=$((slow + 1))
+		prompt_end 5000
+		[ $TOOK -lt 5000 ] || slow=$((slow + 1))
 		wait "$load" "$load2" || true
 		for c in $survivors; do
 			if ! untouched "$c"; then

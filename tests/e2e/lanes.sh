@@ -54,16 +54,17 @@ ctr_exec intruder $TOOL talk echo >"$T/talk" 2>&1 &
 talk=$!
 check "allowed, it works at once" within 5 grep -q 'to default/echo' "$T/talk"
 check "ls lanes shows it" within 3 lanes_are 1
-check_match "with both ends and messages" '^"intruder" "cache" [1-9]' \
-	"$(sleep 1; sl --json ls lanes | jq -c '.lanes[] | "\(.client.workload | tojson) \(.server.workload | tojson) \(.messages_up // .reads_up // .bytes_up)"' -r)"
-t0=$(now_ms)
+both_are_shown() { [[ $(sl --json ls lanes | jq -c '.lanes[] | "\(.client.workload | tojson) \(.server.workload | tojson) \(.messages_up // .reads_up // .bytes_up)"' -r) =~ ^\"intruder\"\ \"cache\"\ [1-9] ]]; }
+check "with both ends and messages" within 5 both_are_shown
+prompt_begin
 sl intention deny intruder echo >/dev/null
 rc=0
 wait $talk || rc=$?
-check_below "deny cuts it, in seconds" 1.0 "$(awk -v d=$(($(now_ms) - t0)) 'BEGIN { print d / 1000 }')"
+check_prompt "deny cuts it" 1000
 check_equal "the program learns that it was cut" 3 "$rc"
 check_match "and by what" 'cut' "$(cat "$T/talk")"
-check "one lane.cut event" within 2 test "$(n_events lane.cut)" -ge 1
+there_is_a_cut() { [ "$(n_events lane.cut)" -ge 1 ]; }
+check "a lane.cut event" within 2 there_is_a_cut
 check_fails "and no new one" 'no intention' tool intruder ping echo
 check_match "web is not touched" 'ok 10' "$(tool web ping echo 10)"
 
@@ -98,9 +99,9 @@ check_match "and the server goes on" 'ok 10' "$(tool web ping echo 10)"
 ctr_exec web $TOOL talk echo >"$T/talk4" 2>&1 &
 talk=$!
 within 5 grep -q 'to default/echo' "$T/talk4"
-t0=$(now_ms)
+prompt_begin
 ctr_kill cache
 wait $talk || true
-check_below "a server killed: its client sees the end, in seconds" 2.0 "$(awk -v d=$(($(now_ms) - t0)) 'BEGIN { print d / 1000 }')"
+check_prompt "a server killed: its client sees the end" 2000
 check_match "as an end, not as an error of its own" 'No data|Broken pipe' "$(cat "$T/talk4")"
 check_fails "and new ones are told that nobody listens" 'listen' tool web ping echo

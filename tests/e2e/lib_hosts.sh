@@ -196,8 +196,11 @@ wire() {
 	echo "$*" >&"${WIRE_FD[$host]}"
 }
 wire_stat() { # HOST -> "frames N lost N corrupted N reset N"
+	local before
+	before=$(wc -l <"$HOSTS_DIR/$1/wire.out")
 	wire "$1" stat
-	sleep 0.2
+	wire_has_said() { [ "$(wc -l <"$HOSTS_DIR/$1/wire.out")" -gt "$2" ]; }
+	within 5 wire_has_said "$1" "$before" || true
 	tail -1 "$HOSTS_DIR/$1/wire.out"
 }
 

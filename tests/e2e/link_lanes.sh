@@ -91,13 +91,12 @@ test_who_may() {
 	check_match "a fan-out stays on one host, and it says so" 'stays on one host' "$(cat "$T/sub")"
 }
 
-# ended NAME PID SECONDS - waits for a client in the background that writes to $T/NAME; RC is its status.
+# ended NAME PID WHAT MS - waits for a client in the background that writes to $T/NAME; RC is its status.
 ended() {
-	local t0
-	t0=$(now_ms)
+	prompt_begin
 	RC=0
 	wait "$2" || RC=$?
-	check_below "$3, in ms" "$4" $(($(now_ms) - t0))
+	check_prompt "$3" "$4"
 }
 talking() { # NAME - a client that talks until its lane ends, in the background
 	on a ctr_exec web $TOOL talk echo >"$T/$1" 2>&1 &
@@ -220,12 +219,11 @@ test_nearest() {
 }
 
 test_partition() {
-	local t0
 	talking apart
 	cut_off b
-	t0=$(now_ms)
+	prompt_begin
 	check_fails "the other host cannot be reached: told why, and before the time of the library is over" 'not answered|is not reached|host b' on a tool web ping echo
-	check_below "in ms" 5000 $(($(now_ms) - t0))
+	check_prompt "in time" 5000
 	heal b
 	check "it can again: new ones come" within 20 back
 	check "and the lane that was open goes on" kill -0 "$TALK"

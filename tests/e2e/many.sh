@@ -27,10 +27,10 @@ memory_kib() {
 	echo $sum
 }
 start_ms() {
-	local t0
-	t0=$(now_ms)
+	prompt_begin
 	host_start
-	echo $(($(now_ms) - t0)) >"$T/ms"
+	prompt_end 2000
+	echo $TOOK >"$T/ms"
 }
 
 config 1 0 >"$T/sealane.conf"
@@ -64,9 +64,9 @@ best_ms host_kill KILL
 check_below "after a kill -9, the same again, in ms" 2000 "$(cat "$T/ms")"
 
 # Changes and idling at that size.
-t0=$(now_ms)
+prompt_begin
 sl intention allow s1 s0 >/dev/null
-check_below "one intention more, in ms" 500 $(($(now_ms) - t0))
+check_prompt "one intention more" 500
 ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
 before=0 after=0
 for pid in $(roles | cut -d' ' -f1); do before=$((before + $(ticks "$pid"))); done
