@@ -309,7 +309,7 @@ static bool carry_on(struct broker *b, struct lane *l, int fd)
 	c->tried[c->n_tried++] = h->hid;
 	move_to_host(b, l, h);
 	cross_set_linker(l, linker);
-	m.u.carry = (struct role_carry){ .hid = h->hid, .kid = kid, .kind = l->link.kind, .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
+	m.u.carry = (struct role_carry){ .hid = h->hid, .kid = kid, .kind = l->link.kind, .wid = l->wid, .lane_id = l->id, .bytes_per_s = l->bytes_per_s };
 	service_name_format(m.u.carry.destination, &l->destination);
 	if (l->link.lent)
 		lend_tell_host(b, l);

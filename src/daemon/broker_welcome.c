@@ -377,6 +377,8 @@ static bool go(struct welcome *w, const struct intention *i, const struct lane *
 	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = (uint32_t)w->key, .lane_id = l->id, .bytes_per_s = l->bytes_per_s } };
 	const char *why = "";
 
+	if (l->link.lent)
+		m.u.link_go.wid = l->shm.server_wid;
 	m.u.link_go.kid = ca_credential(w->b, &w->destination, &why);
 	if (m.u.link_go.kid == ROLE_NO_ID) {
 		no(w, i, LINK_FAILED, why);

@@ -133,6 +133,7 @@ struct llane {
 	uint32_t generation;
 	uint32_t number; /* in its session */
 	uint32_t kid;	 /* inbound: whose certificate was shown for it */
+	uint32_t wid;	 /* of a library's: its workload, below LIMIT_WORKLOADS */
 	uint64_t id;	 /* the broker's; 0: none yet */
 	int fd;		 /* owned; what epoll watches: the application's socket; of a library the porter's connection, and then the bell. -1: none (yet) */
 	bool outbound;
@@ -370,6 +371,7 @@ struct linker {
 	struct llane_list watched;   /* whose rings were empty since we slept last: looked at, where others have to ring */
 	uint32_t n_watched;
 	uint64_t rings_size, rings_max; /* of the regions that we made for libraries */
+	uint64_t *rings_of;	     /* the same of each workload, by wid */
 	uint32_t n_ring_fds;	     /* lanes' descriptors beyond one */
 	uint64_t fault_warn_at_ns;
 	uint32_t n_faults_untold;

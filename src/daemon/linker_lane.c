@@ -785,6 +785,7 @@ int llane_go(struct linker *k, const struct role_link_go *m, int *fd)
 	llane_set_id(k, l, m->lane_id);
 	l->fd = take_fd(fd);
 	l->kid = m->kid;
+	l->wid = m->wid;
 	bucket_init(&l->bucket, m->bytes_per_s, 0, k->now_ns);
 	r = l->fd < 0 ? -EMFILE : l->kind == LINK_SOCKET ? socket_watch(k, l) : 0;
 	if (r < 0)

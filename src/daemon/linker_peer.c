@@ -175,6 +175,7 @@ int peer_carry(struct linker *k, const struct role_carry *m, int *fd)
 		return carry_refuse(k, m, *fd, LINK_LIMIT, "this host carries as many lanes, or has as many sessions, as it can");
 	l->outbound = true;
 	l->kind = (uint8_t)m->kind;
+	l->wid = m->wid;
 	memcpy(l->destination, m->destination, sizeof(l->destination));
 	bucket_init(&l->bucket, m->bytes_per_s, 0, k->now_ns);
 	l->fd = take_fd(fd);

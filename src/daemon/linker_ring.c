@@ -21,7 +21,7 @@
  * a container must not be able to end its session, on which lanes of others are. A fault ends the lane and is logged.
  *
  * Memory: what the library may send ahead lies in its region, and is its container's; ours is this process's. Ours is as large as the library's at
- * most, and smaller where there are many (cap_log2_of()).
+ * most, and smaller where there are many (cap_log2_of()). No workload's lanes have more of it than is left for all others.
  *
  * On a byte's way before and after this: linker_lane.c.
  */
@@ -34,7 +34,7 @@
 enum {
 	/* 128 KiB, a batch. Twice as much was no faster (linker-speed lib-stream 65536, lib-small 64 and 4096); half was a tenth slower. */
 	CAP_LOG2_MAX = 17,
-	/* A new region takes at most this part of what is left: with libraries that ask for nothing smaller there is room for 13,000 lanes. */
+	/* A new region takes at most this part of what is left: with libraries that ask for nothing smaller there is room for 13,000 lanes, 7,000 of one workload. */
 	REST_SHARE = 2048,
 	/* A look is a cache line, most often somebody else's; those beyond ring at once. */
 	WATCHED_MAX = 64,
@@ -62,11 +62,19 @@ struct lring {
 
 /* Making and unmaking. */
 
-static uint32_t cap_log2_of(const struct linker *k, uint32_t theirs)
+/* What @wid's lanes may still take: no workload has more than is left for all others, as with lanes (broker_share.c). */
+static uint64_t rings_left(const struct linker *k, uint32_t wid)
+{
+	uint64_t left = k->rings_max - k->rings_size, own = k->rings_of[wid];
+
+	return own < left ? left - own : 0;
+}
+
+static uint32_t cap_log2_of(const struct linker *k, uint32_t wid, uint32_t theirs)
 {
 	uint32_t cap_log2 = theirs < CAP_LOG2_MAX ? theirs : CAP_LOG2_MAX;
 
-	while (cap_log2 > SHM_CAP_LOG2_MIN && shm_region_size(cap_log2) > (k->rings_max - k->rings_size) / REST_SHARE)
+	while (cap_log2 > SHM_CAP_LOG2_MIN && shm_region_size(cap_log2) > rings_left(k, wid) / REST_SHARE)
 		cap_log2--;
 	return cap_log2;
 }
@@ -74,11 +82,11 @@ static uint32_t cap_log2_of(const struct linker *k, uint32_t theirs)
 /* @theirs: the library's ring. *ret_fd: our region's. Return: 0; -EDQUOT; other negative errno. */
 static int ring_new(struct linker *k, struct llane *l, uint32_t theirs, int *ret_fd)
 {
-	uint32_t cap_log2 = cap_log2_of(k, theirs);
+	uint32_t cap_log2 = cap_log2_of(k, l->wid, theirs);
 	AUTO_FREE(struct lring) r = NULL;
 	int error;
 
-	if (shm_region_size(cap_log2) > k->rings_max - k->rings_size)
+	if (shm_region_size(cap_log2) > rings_left(k, l->wid))
 		return -EDQUOT;
 	r = calloc(1, sizeof(*r));
 	if (!r)
@@ -88,6 +96,7 @@ static int ring_new(struct linker *k, struct llane *l, uint32_t theirs, int *ret
 	if (error < 0)
 		return error;
 	k->rings_size += r->own.size;
+	k->rings_of[l->wid] += r->own.size;
 	k->n_ring_fds++;
 	l->ring = take_ptr(r);
 	return 0;
@@ -112,6 +121,7 @@ void ring_close(struct linker *k, struct llane *l)
 	/* A sender that does not look at the bell learns it from that. */
 	atomic_store_explicit(&r->own.base->read_shut, 1, memory_order_release);
 	k->rings_size -= r->own.size;
+	k->rings_of[l->wid] -= r->own.size;
 	k->n_ring_fds--;
 	region_unmap(&r->own);
 	region_unmap(&r->peer);

@@ -25,10 +25,11 @@ int linker_tables_init(struct linker *k)
 	k->sessions = calloc(LIMIT_LINK_SESSIONS, sizeof(*k->sessions));
 	k->free_lanes = calloc(LIMIT_LINK_LANES, sizeof(*k->free_lanes));
 	k->free_sessions = calloc(LIMIT_LINK_SESSIONS, sizeof(*k->free_sessions));
+	k->rings_of = calloc(LIMIT_WORKLOADS, sizeof(*k->rings_of));
 	k->in_cipher = malloc(LINKER_BATCH_SIZE);
 	k->in_plain = malloc(LINKER_BATCH_SIZE + FRAME_SIZE_MAX);
 	k->out_plain = malloc(LINKER_BATCH_SIZE);
-	if (!k->lanes || !k->sessions || !k->free_lanes || !k->free_sessions || !k->in_cipher || !k->in_plain || !k->out_plain ||
+	if (!k->lanes || !k->sessions || !k->free_lanes || !k->free_sessions || !k->rings_of || !k->in_cipher || !k->in_plain || !k->out_plain ||
 	    idmap_init(&k->lanes_by_id, LIMIT_LINK_LANES) < 0 || idmap_init(&k->lanes_by_number, LIMIT_LINK_LANES) < 0)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < LIMIT_LINK_LANES; i++)
@@ -58,6 +59,7 @@ void linker_tables_free(struct linker *k)
 	free(k->sessions);
 	free(k->free_lanes);
 	free(k->free_sessions);
+	free(k->rings_of);
 	free(k->in_cipher);
 	free(k->in_plain);
 	free(k->out_plain);

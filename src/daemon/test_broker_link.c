@@ -1040,6 +1040,7 @@ static void test_library_goes_out(void **state)
 	assert_int_equal(m->u.carry.kind, LINK_MESSAGES);
 	assert_int_equal(m->u.carry.hid, hid_of(h, "b"));
 	assert_string_equal(h->renamed.host, "b"); /* told before it can be open */
+	assert_int_equal(m->u.carry.wid, wid_of(h, "web"));
 	lane = m->u.carry.lane_id;
 	/* Both have to say so, in whichever order. */
 	opened(h, lane);
@@ -1329,6 +1330,7 @@ static void lib_comes(struct host *h, uint32_t number, uint32_t kind)
 static void test_library_comes_in(void **state)
 {
 	struct host *h = *state;
+	const struct role_msg *m;
 	uint64_t lane;
 
 	enrol(h, "cache", CACHE);
@@ -1349,7 +1351,9 @@ static void test_library_comes_in(void **state)
 	assert_string_equal(h->last_lend.client.workload, "");
 	assert_string_equal(h->last_lend.server.workload, "cache");
 	assert_int_equal(h->n_connects, 0);
-	lane = want_told(h, BL_GO)->u.link_go.lane_id;
+	m = want_told(h, BL_GO);
+	assert_int_equal(m->u.link_go.wid, wid_of(h, "cache"));
+	lane = m->u.link_go.lane_id;
 	assert_int_equal(lane, h->last_lend.lane_id);
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
 	assert_null(strstr(g_answer, "link:b")); /* the listener has not taken it yet */

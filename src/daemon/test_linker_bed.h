@@ -53,6 +53,7 @@ struct bed {
 	pthread_mutex_t lock;
 	bool stop;
 	uint64_t next_lane;
+	uint32_t wid; /* whose lanes of libraries are from now on, on either side */
 	unsigned idle_ms, timeout_ms, window;
 	uint64_t kept_max, rings_max; /* linker_set_kept_max(), linker_set_rings_max(); 0: as it is */
 	unsigned sessions_max; /* linker_set_sessions_max(); 0: as it is */

@@ -39,7 +39,7 @@ void lib_end_new(struct lib_end *e, enum link_kind kind, uint32_t cap_log2)
 
 void lib_carry(struct bed *b, struct lib_end *e, enum link_kind kind, uint32_t said_log2)
 {
-	struct role_msg m = { .type = BL_CARRY, .u.carry = { .hid = BED_HID, .kid = BED_KID_WEB, .kind = kind, .lane_id = ++b->next_lane } };
+	struct role_msg m = { .type = BL_CARRY, .u.carry = { .hid = BED_HID, .kid = BED_KID_WEB, .kind = kind, .wid = b->wid, .lane_id = ++b->next_lane } };
 	struct control_msg offer = { .type = CTL_OFFER, .version = CONTROL_VERSION, .u.lane = lane_words(kind, said_log2) };
 	int theirs;
 
@@ -75,7 +75,7 @@ void lib_accepted(struct lib_end *e)
 void lib_asked(struct bed *b, struct lib_end *e)
 {
 	struct role_msg ask = bed_hear(b, BED_B, LB_ASK, NULL);
-	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = ask.u.link_ask.ask, .kid = BED_KID_REDIS, .lane_id = ++b->next_lane } };
+	struct role_msg m = { .type = BL_GO, .u.link_go = { .ask = ask.u.link_ask.ask, .kid = BED_KID_REDIS, .wid = b->wid, .lane_id = ++b->next_lane } };
 	int theirs;
 
 	MUST(ask.u.link_ask.kind == (uint32_t)e->parts.kind + 1);

@@ -747,28 +747,25 @@ static void test_many_lanes(void **state)
 		lib_lane_close(&lanes[i]);
 }
 
-/* Room for three of the smallest. */
+/* Room for eight of the smallest. */
 static int setup_little_memory(void **state)
 {
 	struct bed *b = malloc(sizeof(*b));
 
 	bed_init(b);
-	b->rings_max = 3 * shm_region_size(SHM_CAP_LOG2_MIN) + 1000;
+	b->rings_max = 8 * shm_region_size(SHM_CAP_LOG2_MIN) + 1000;
 	bed_start(b);
 	*state = b;
 	return 0;
 }
 
-static void test_memory_for_rings_is_out(void **state)
+/* No memory for a ring of linker b's: its own workload has its share. */
+static void want_no_ring_there(struct bed *b, uint32_t wid)
 {
-	struct bed *b = *state;
-	struct role_msg m = { .type = BL_GO, .u.link_go = { .kid = BED_KID_REDIS, .lane_id = 77 } };
-	struct lib_lane lanes[3];
+	struct role_msg m = { .type = BL_GO, .u.link_go = { .kid = BED_KID_REDIS, .wid = wid, .lane_id = 77 } };
 	struct lib_end e;
 	int pair[2];
 
-	for (int i = 0; i < 3; i++)
-		lanes[i] = lib_lane(b, LINK_MESSAGES, g_usual);
 	lib_end_new(&e, LINK_MESSAGES, LARGE);
 	lib_carry(b, &e, LINK_MESSAGES, LARGE);
 	m.u.link_go.ask = bed_hear(b, BED_B, LB_ASK, NULL).u.link_ask.ask;
@@ -779,15 +776,76 @@ static void test_memory_for_rings_is_out(void **state)
 	close(pair[0]);
 	close(pair[1]);
 	lib_end_close(&e);
+}
+
+/* And none for one of linker a's, where the far host has said yes. */
+static void want_no_ring_here(struct bed *b, uint32_t wid)
+{
+	struct lib_end client, server;
+
+	b->wid = wid;
+	lib_end_new(&client, LINK_MESSAGES, LARGE);
+	lib_end_new(&server, LINK_MESSAGES, LARGE);
+	lib_carry(b, &client, LINK_MESSAGES, LARGE);
+	b->wid = LIMIT_WORKLOADS - 1; /* whose share there is whole */
+	lib_asked(b, &server);
+	lib_open(&server);
+	assert_int_equal(bed_hear(b, BED_A, LB_FAILED, NULL).u.link_failed.code, LINK_LIMIT);
+	hear_closed(b, BED_B, server.id, LANE_END_LINK);
+	lib_end_close(&client);
+	lib_end_close(&server);
+}
+
+/* Nobody has more than is left for all others: the first gets four of eight, whatever it does, the next one two of the rest. */
+static void test_share_of_memory_for_rings(void **state)
+{
+	static const int shares[] = { 4, 2 };
+	struct lib_lane lanes[2][4];
+	struct bed *b = *state;
+
+	for (uint32_t wid = 0; wid < 2; wid++) {
+		for (int i = 0; i < shares[wid]; i++) {
+			b->wid = wid;
+			lanes[wid][i] = lib_lane(b, LINK_MESSAGES, g_usual);
+		}
+		want_no_ring_there(b, wid);
+		want_no_ring_here(b, wid);
+	}
+	/* What a workload gives back it may have again, as far as others have not taken it. */
+	for (int i = 0; i < 2; i++) {
+		lib_lane_close(&lanes[0][i]);
+		hear_closed(b, BED_A, lanes[0][i].a.id, LANE_END_EOF);
+		hear_closed(b, BED_B, lanes[0][i].b.id, LANE_END_EOF);
+	}
+	b->wid = 0;
+	lanes[0][1] = lib_lane(b, LINK_MESSAGES, g_usual);
+	want_no_ring_there(b, 0);
+	for (uint32_t wid = 0; wid < 2; wid++)
+		for (int i = wid == 0; i < shares[wid]; i++) {
+			ping_pong(&lanes[wid][i]);
+			lib_lane_close(&lanes[wid][i]);
+		}
+}
+
+static void test_memory_for_rings_is_out(void **state)
+{
+	struct bed *b = *state;
+	struct lib_lane lanes[8];
+
+	for (int i = 0; i < 8; i++) {
+		b->wid = (uint32_t)i;
+		lanes[i] = lib_lane(b, LINK_MESSAGES, g_usual);
+	}
+	want_no_ring_there(b, 8);
 	/* Those that are there are small, and go on; and when one ends there is room again. */
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 8; i++)
 		both_ways(&lanes[i], messages_out, messages_in);
 	lib_lane_close(&lanes[0]);
 	hear_closed(b, BED_A, lanes[0].a.id, LANE_END_EOF);
 	hear_closed(b, BED_B, lanes[0].b.id, LANE_END_EOF);
 	lanes[0] = lib_lane(b, LINK_MESSAGES, g_usual);
 	ping_pong(&lanes[0]);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 8; i++)
 		lib_lane_close(&lanes[i]);
 }
 
@@ -1030,6 +1088,7 @@ int main(int argc, char **argv)
 		TEST(test_nothing_is_left),
 		TEST(test_many_lanes),
 		cmocka_unit_test_setup_teardown(test_memory_for_rings_is_out, setup_little_memory, teardown),
+		cmocka_unit_test_setup_teardown(test_share_of_memory_for_rings, setup_little_memory, teardown),
 		TEST(test_bad_offers),
 		TEST(test_broken_rings),
 		TEST(test_broken_head),

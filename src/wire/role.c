@@ -231,7 +231,9 @@ static bool values_in_range(const struct role_msg *m)
 	if (type == BL_TICKETS)
 		return m->u.tickets.n >= 1 && m->u.tickets.n <= ROLE_TICKET_SECRETS;
 	if (type == BL_CARRY)
-		return m->u.carry.kind < LINK_KIND_N;
+		return m->u.carry.kind < LINK_KIND_N && m->u.carry.wid < LIMIT_WORKLOADS;
+	if (type == BL_GO)
+		return m->u.link_go.wid < LIMIT_WORKLOADS;
 	if (type == LB_ASK)
 		return m->u.link_ask.kind < LINK_KIND_N;
 	if (type == BL_NO)

@@ -479,7 +479,7 @@ struct role_carry {
 	uint32_t hid;
 	uint32_t kid;  /* whose certificate the session shows */
 	uint32_t kind; /* enum link_kind */
-	uint32_t pad;
+	uint32_t wid;  /* the client's workload: what its lanes take of the linker's is counted */
 	uint64_t lane_id;
 	uint64_t bytes_per_s; /* 0: no limit; counts both directions together */
 	char destination[LIMIT_SERVICE_SIZE];
@@ -501,6 +501,8 @@ struct role_link_ask {
 struct role_link_go {
 	uint32_t ask;
 	uint32_t kid; /* the destination's: what PROOF shows */
+	uint32_t wid; /* of a library's: the workload that listens; else 0 */
+	uint32_t pad;
 	uint64_t lane_id;
 	uint64_t bytes_per_s;
 };
