@@ -644,7 +644,7 @@ int linker_new(struct linker **ret, int channel_fd)
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .signer.fd = -1, .tick_due_ns = UINT64_MAX, .strangers_at_ns = clock_ns(),
 			      .kept_max = (uint64_t)LIMIT_LINK_KEPT_MIB << 20, .rings_max = (uint64_t)LIMIT_LINK_RINGS_MIB << 20,
-			      .proven_max = LIMIT_LINK_SESSIONS_IN };
+			      .proven_max = LIMIT_LINK_SESSIONS_IN, .handshake_ns = HANDSHAKE_NS };
 	memset(k->listeners, 0xff, sizeof(k->listeners)); /* -1 */
 	chan_init(&k->broker, channel_fd);
 	spin_init(&k->spin, true);
@@ -676,6 +676,11 @@ void linker_set_rings_max(struct linker *k, uint64_t size)
 void linker_set_sessions_max(struct linker *k, unsigned n)
 {
 	k->proven_max = n;
+}
+
+void linker_set_handshake_ms(struct linker *k, unsigned ms)
+{
+	k->handshake_ns = ms * MS_NS;
 }
 
 int linker_run(struct linker *k)

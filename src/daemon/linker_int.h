@@ -377,6 +377,7 @@ struct linker {
 	uint32_t n_faults_untold;
 	struct chunk_list pool;
 	uint64_t kept_size, kept_max; /* memory of all lanes' rings */
+	uint64_t handshake_ns;	      /* HANDSHAKE_NS, but in tests */
 	uint64_t kept_warn_at_ns;
 	struct source *sources;
 	uint64_t source_secret[2];

@@ -92,7 +92,7 @@ static bool is_refusal(const struct session *s)
 static void session_shake(struct linker *k, struct session *s)
 {
 	s->phase = PHASE_HANDSHAKE;
-	s->deadline_ns = k->now_ns + HANDSHAKE_NS;
+	s->deadline_ns = k->now_ns + k->handshake_ns;
 	linker_wake_at(k, s->deadline_ns);
 	session_dirty(k, s);
 }
@@ -218,7 +218,7 @@ void session_established(struct linker *k, struct session *s)
 	}
 	s->tag = tag_of(s);
 	s->phase = PHASE_GREETED;
-	s->deadline_ns = k->now_ns + HANDSHAKE_NS;
+	s->deadline_ns = k->now_ns + k->handshake_ns;
 	to = session_control(k, s, FRAME_HELLO_SIZE);
 	if (!to)
 		return;

@@ -280,6 +280,8 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 		_exit(98);
 	if (b->kept_max)
 		linker_set_kept_max(k, b->kept_max);
+	if (b->handshake_ms)
+		linker_set_handshake_ms(k, b->handshake_ms);
 	if (b->sessions_max)
 		linker_set_sessions_max(k, b->sessions_max);
 	if (b->rings_max)
@@ -360,7 +362,7 @@ static void side_host(struct bed *b, unsigned side)
 
 void bed_init(struct bed *b)
 {
-	*b = (struct bed){ .next_lane = 1000, .idle_ms = 60000, .timeout_ms = 15000, .window = BED_WINDOW, .pins = { -1, -1 }, .fabric = { -1, -1 } };
+	*b = (struct bed){ .next_lane = 1000, .idle_ms = 60000, .timeout_ms = 15000, .handshake_ms = 60000, .window = BED_WINDOW, .pins = { -1, -1 }, .fabric = { -1, -1 } };
 }
 
 static void fabric_start(struct bed *b)

@@ -55,6 +55,7 @@ struct bed {
 	uint64_t next_lane;
 	uint32_t wid; /* whose lanes of libraries are from now on, on either side */
 	unsigned idle_ms, timeout_ms, window;
+	unsigned handshake_ms; /* linker_set_handshake_ms(); 0: as it is. From bed_init(): as long as a busy machine needs */
 	uint64_t kept_max, rings_max; /* linker_set_kept_max(), linker_set_rings_max(); 0: as it is */
 	unsigned sessions_max; /* linker_set_sessions_max(); 0: as it is */
 	const char *issued_to; /* bed_certificate(): which host; NULL: somebody */

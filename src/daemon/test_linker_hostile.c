@@ -32,6 +32,7 @@ static int setup(void **state)
 	struct rig *r = calloc(1, sizeof(*r));
 
 	bed_init(&r->bed);
+	r->bed.handshake_ms = 0; /* whoever is silent is given up */
 	bed_start(&r->bed);
 	r->bystander = bed_lane(&r->bed);
 	bed_hear_session(&r->bed, BED_A, SESSION_UP);
