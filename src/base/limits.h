@@ -117,6 +117,9 @@ enum {
 	LIMIT_CA_ASKS_AT_ONCE = 256,
 	LIMIT_CA_ASKS_S = 5,
 	LIMIT_CA_ASKS_OF_ONE = 64,
+	/* How often one host is sent the list: it asks every 30 s, and at once where something has changed. */
+	LIMIT_CA_LISTS_AT_ONCE = 16,
+	LIMIT_CA_LISTS_S = 1,
 	LIMIT_REVOKED = 65536,
 	/* How old the authority's list may be at a member, seconds, before that is told: it is asked for every 30 s. */
 	LIMIT_CA_LIST_AGE_S = 180,

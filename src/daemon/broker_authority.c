@@ -31,11 +31,12 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/queue.h>
 
 enum {
 	HOST_LIVES = 30, /* a host's certificate lives so many times longer than a service's */
 	LIFE_MAX_S = 30 * 86400,
-	ASKS_MAX = 256,	     /* questions at the signer at a time */
+	ASKS_MAX = 256,	     /* questions at the signer, and those that wait for it, at a time */
 	REFUSALS_PER_S = 10, /* told in the log; anybody can cause one */
 	LIST_FOR_S = 10,     /* a list that was signed is given out for so long: a signature for all who ask meanwhile */
 };
@@ -62,6 +63,17 @@ struct list {
 	struct ca_list_signature signatures[ROLE_ROOT_SLOTS]; /* by each root in it whose key is here */
 	uint8_t slots[ROLE_ROOT_SLOTS];
 	size_t n, n_signed;
+	uint32_t number; /* of those that were signed: the next one's is higher */
+	int texts[2];	 /* owned: memfds of the answer without its entries, and with them; -1: not made yet */
+};
+#define NO_LIST ((struct list){ .texts = { -1, -1 } })
+
+/* Someone who asked for the list while it is being signed. */
+struct list_waiter {
+	SLIST_ENTRY(list_waiter) next;
+	uint32_t linker, start, req;
+	char host[LIMIT_NAME_SIZE];
+	struct revoked_version has;
 };
 
 static struct {
@@ -69,8 +81,12 @@ static struct {
 	struct list list;
 	struct bucket refusals;
 	uint64_t n_untold;
+	struct list next; /* while it is being signed */
+	bool signing;
+	SLIST_HEAD(, list_waiter) waiters; /* for it */
+	uint32_t n_lists; /* that were signed */
 	uint32_t starts[LIMIT_LINKERS]; /* counted up when a linker is lost: its numbers mean nothing to the next one */
-} g_authority;
+} g_authority = { .list = NO_LIST, .next = NO_LIST };
 
 /* ------------------------------------------------------------------ may it? */
 
@@ -498,18 +514,13 @@ static void check_asker(struct broker *b, const struct asker *k, const struct ca
 
 /* ------------------------------------------------------------------ the list */
 
-/* Someone who waits for the list to be signed. */
-struct listing {
-	uint32_t linker, start, req;
-	struct revoked_version has;
-	struct list list;
-};
-
 static void list_clear(struct list *l)
 {
 	free(l->body);
 	free(l->roots);
-	*l = (struct list){};
+	for (size_t i = 0; i < ARRAY_SIZE(l->texts); i++)
+		fd_cleanup(&l->texts[i]);
+	*l = NO_LIST;
 }
 
 static bool list_is_current(const struct list *l)
@@ -540,59 +551,32 @@ static json_t *list_json(const struct list *l, bool with_entries)
 	return o;
 }
 
+/* A list may be 4 MiB, and whoever has joined may ask for it: it is written down once, not for each who asks. Return: it, borrowed; -1: no memory. */
+static int list_text(struct list *l, bool with_entries)
+{
+	AUTO_FREE(char) text = NULL;
+	json_t *json;
+
+	if (l->texts[with_entries] >= 0)
+		return l->texts[with_entries];
+	json = list_json(l, with_entries);
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	if (text)
+		l->texts[with_entries] = ca_text_fd(text, strlen(text));
+	return l->texts[with_entries];
+}
+
 static void answer_list(struct broker *b, const struct asker *k, const struct revoked_version *has)
 {
-	answer(b, k->linker, k->req, list_json(&g_authority.list, revoked_version_supersedes(&g_authority.list.version, has)));
-}
+	struct list *l = &g_authority.list;
+	bool whole = revoked_version_supersedes(&l->version, has);
+	struct role_msg m = { .type = BL_CA_ANSWER, .u.ca = { .req = k->req, .shared = 2 * l->number + whole } };
+	int fd = list_text(l, whole);
 
-static void ask_list(struct broker *b, const struct asker *k, const struct revoked_version *has);
-
-/* Signed by all: for whom it was made, and for who asks within some seconds. */
-static void list_is_signed(struct broker *b, struct listing *l, const struct asker *k)
-{
-	list_clear(&g_authority.list);
-	g_authority.list = l->list;
-	l->list = (struct list){};
-	if (list_is_current(&g_authority.list))
-		answer_list(b, k, &l->has);
-	else /* something was revoked meanwhile */
-		ask_list(b, k, &l->has);
-}
-
-static void sign_next(struct broker *b, struct listing *l);
-
-static void on_list_signed(struct broker *b, void *arg, const struct role_signed *r, int fd)
-{
-	struct listing *l = arg;
-	struct asker k = { .linker = l->linker, .req = l->req, .host = "", .op = ca_op_name(CA_OP_REVOKED) };
-	struct ca_list_signature *s = &l->list.signatures[l->list.n_signed];
-
-	fd_cleanup(&fd);
-	g_authority.n_asks--;
-	if (g_authority.starts[l->linker] != l->start) {
-		; /* nobody's any more */
-	} else if (r->error || r->signature_size > SIGNATURE_SIZE) {
-		refuse(b, &k, "failed", "the authority could not sign its list; ask again soon");
-	} else {
-		memcpy(s->signature, r->signature, r->signature_size);
-		s->signature_size = (uint8_t)r->signature_size;
-		if (++l->list.n_signed < l->list.n) {
-			sign_next(b, l);
-			return;
-		}
-		list_is_signed(b, l, &k);
-	}
-	list_clear(&l->list);
-	free(l);
-}
-
-static void sign_next(struct broker *b, struct listing *l)
-{
-	struct role_msg m = { .type = BS_SIGN_LIST, .u.sign.kid = l->list.slots[l->list.n_signed] };
-
-	sha256(m.u.sign.digest, l->list.body, strlen(l->list.body));
-	g_authority.n_asks++;
-	signer_ask(b, &m, -1, on_list_signed, l);
+	if (fd < 0)
+		m.u.ca.error = -ENOMEM;
+	link_tell(b, k->linker, &m, fd);
 }
 
 static int digest_line(void *sum, const char *line)
@@ -604,7 +588,7 @@ static int digest_line(void *sum, const char *line)
 /* As it is now. Return: false: no memory, or the root is none. */
 static bool list_make(struct list *ret)
 {
-	struct list l = { .version = g_ca.membership.revoked, .made_unix_s = unix_now_s(), .roots = strdup(g_ca.roots_pem) };
+	struct list l = { .version = g_ca.membership.revoked, .made_unix_s = unix_now_s(), .roots = strdup(g_ca.roots_pem), .texts = { -1, -1 } };
 	uint8_t digest[SHA256_SIZE];
 	struct sha256 s;
 
@@ -622,25 +606,105 @@ static bool list_make(struct list *ret)
 	return true;
 }
 
-static void ask_list(struct broker *b, const struct asker *k, const struct revoked_version *has)
-{
-	struct listing *l = calloc(1, sizeof(*l));
+static void sign_next(struct broker *b);
 
-	if (!l || !list_make(&l->list)) {
-		free(l);
-		refuse(b, k, "failed", "the authority has no root yet, or no memory for its list; ask again soon");
+/* Of those who wait each is answered, with the list or with a "no". @why: NULL: it is there. */
+static void answer_waiters(struct broker *b, const char *why)
+{
+	struct list_waiter *w;
+
+	while ((w = SLIST_FIRST(&g_authority.waiters))) {
+		struct asker k = { .linker = w->linker, .req = w->req, .host = w->host, .op = ca_op_name(CA_OP_REVOKED) };
+
+		SLIST_REMOVE_HEAD(&g_authority.waiters, next);
+		g_authority.n_asks--;
+		if (g_authority.starts[w->linker] != w->start)
+			; /* nobody's any more */
+		else if (why)
+			refuse(b, &k, "failed", why);
+		else
+			answer_list(b, &k, &w->has);
+		free(w);
+	}
+}
+
+static void begin_list(struct broker *b)
+{
+	g_authority.signing = list_make(&g_authority.next);
+	if (g_authority.signing)
+		sign_next(b);
+	else
+		answer_waiters(b, "the authority has no root yet, or no memory for its list; ask again soon");
+}
+
+/* Signed by all: for those who wait, and for who asks within some seconds. */
+static void list_is_signed(struct broker *b)
+{
+	list_clear(&g_authority.list);
+	g_authority.list = g_authority.next;
+	g_authority.list.number = ++g_authority.n_lists;
+	g_authority.next = NO_LIST;
+	g_authority.signing = false;
+	if (list_is_current(&g_authority.list))
+		answer_waiters(b, NULL);
+	else /* something was revoked meanwhile */
+		begin_list(b);
+}
+
+static void on_list_signed(struct broker *b, void *arg, const struct role_signed *r, int fd)
+{
+	struct list *l = &g_authority.next;
+	struct ca_list_signature *s = &l->signatures[l->n_signed];
+
+	fd_cleanup(&fd);
+	if (r->error || r->signature_size > SIGNATURE_SIZE) {
+		list_clear(l);
+		g_authority.signing = false;
+		answer_waiters(b, "the authority could not sign its list; ask again soon");
 		return;
 	}
-	l->linker = k->linker;
-	l->start = g_authority.starts[k->linker];
-	l->req = k->req;
-	l->has = *has;
-	sign_next(b, l);
+	memcpy(s->signature, r->signature, r->signature_size);
+	s->signature_size = (uint8_t)r->signature_size;
+	if (++l->n_signed < l->n)
+		sign_next(b);
+	else
+		list_is_signed(b);
+}
+
+static void sign_next(struct broker *b)
+{
+	const struct list *l = &g_authority.next;
+	struct role_msg m = { .type = BS_SIGN_LIST, .u.sign.kid = l->slots[l->n_signed] };
+
+	sha256(m.u.sign.digest, l->body, strlen(l->body));
+	signer_ask(b, &m, -1, on_list_signed, NULL);
+}
+
+/* All who ask while it is made wait for the same one. */
+static void ask_list(struct broker *b, const struct asker *k, const struct revoked_version *has)
+{
+	struct list_waiter *w = calloc(1, sizeof(*w));
+
+	if (!w) {
+		refuse(b, k, "failed", "the authority has no memory for another question; ask again soon");
+		return;
+	}
+	*w = (struct list_waiter){ .linker = k->linker, .start = g_authority.starts[k->linker], .req = k->req, .has = *has };
+	snprintf(w->host, sizeof(w->host), "%s", k->host);
+	SLIST_INSERT_HEAD(&g_authority.waiters, w, next);
+	g_authority.n_asks++;
+	if (!g_authority.signing)
+		begin_list(b);
 }
 
 static void on_revoked(struct broker *b, const struct asker *k, const struct ca_question *q)
 {
-	if (list_is_current(&g_authority.list))
+	char why[256];
+	const char *error = book_admits_list(k->host, why, sizeof(why));
+
+	if (error)
+		answer(b, k->linker, k->req, json_pack("{s:s,s:s}", "error", error, "why", why)); /* told as ca.limit, not each time */
+	else if (list_is_current(&g_authority.list))
 		answer_list(b, k, &q->version);
 	else
 		ask_list(b, k, &q->version);

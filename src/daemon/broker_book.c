@@ -4,6 +4,7 @@
  *
  *   each certificate is known to be the host's by its serial   so that revoking the host is one entry, not one for each (core/revoked.h)
  *   LIMIT_CA_ASKS_AT_ONCE, then LIMIT_CA_ASKS_S a second   more is refused before its signature is looked at, and told once an hour as ca.limit
+ *   LIMIT_CA_LISTS_AT_ONCE, then LIMIT_CA_LISTS_S a second  lists of what is revoked, which may be 4 MiB; more is refused, and told in the same way
  *   LIMIT_CA_ASKS_OF_ONE at the signer at a time            so that others find room there; they ask again
  *   LIMIT_CA_ISSUED_HOUR in an hour                            more is refused, and told once an hour as ca.limit
  *   LIMIT_CA_ISSUED_HOST rows                                  the oldest of one host leave the book; they stay good, and revoked with the host
@@ -38,8 +39,9 @@ struct issuer {
 	unsigned n;	   /* in it */
 	bool told;	   /* in it: ca.limit */
 	bool told_hurry;   /* in it: the same, for questions */
+	bool told_lists;   /* and for the list */
 	unsigned n_asks;   /* at the signer now */
-	struct bucket asks;
+	struct bucket asks, lists;
 	bool grew;	   /* since the book was tidied */
 	char host[LIMIT_NAME_SIZE];
 	UT_hash_handle hh;
@@ -87,6 +89,7 @@ static struct issuer *issuer_of(const char *host)
 	}
 	i->since_ns = clock_ns();
 	bucket_init(&i->asks, LIMIT_CA_ASKS_S, LIMIT_CA_ASKS_AT_ONCE, i->since_ns);
+	bucket_init(&i->lists, LIMIT_CA_LISTS_S, LIMIT_CA_LISTS_AT_ONCE, i->since_ns);
 	HASH_ADD_STR(g_book.issuers, host, i);
 	return i;
 }
@@ -99,7 +102,7 @@ static void begin_hour(const struct broker *b, struct issuer *i)
 		return;
 	i->since_ns = now;
 	i->n = 0;
-	i->told = i->told_hurry = false;
+	i->told = i->told_hurry = i->told_lists = false;
 }
 
 static const char *no_memory(const char *host, char *why, size_t size)
@@ -129,6 +132,24 @@ const char *book_admits(struct broker *b, const char *host, char *why, size_t si
 	}
 	bucket_take(&i->asks, 1);
 	i->n_asks++;
+	return NULL;
+}
+
+const char *book_admits_list(const char *host, char *why, size_t size)
+{
+	struct issuer *i = issuer_of(host);
+
+	if (!i)
+		return no_memory(host, why, size);
+	if (bucket_available(&i->lists, clock_ns()) == 0) {
+		snprintf(why, size, "host %.63s was sent the list too often: %d times at once, and %d in a second from then on; ask again soon", host, LIMIT_CA_LISTS_AT_ONCE,
+			 LIMIT_CA_LISTS_S);
+		if (!i->told_lists)
+			log_warn("ca.limit", LOG_STR("host", host), LOG_U64("issued", i->n), LOG_STR("why", why));
+		i->told_lists = true;
+		return "busy";
+	}
+	bucket_take(&i->lists, 1);
 	return NULL;
 }
 

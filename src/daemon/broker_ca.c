@@ -23,6 +23,7 @@
 
 #include "daemon/broker_int.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -59,9 +60,11 @@ const uint64_t *ca_failures(void)
 
 int ca_text_fd(const char *text, size_t size)
 {
-	AUTO_FD fd = memfd_create("sealane-text", MFD_CLOEXEC);
+	AUTO_FD fd = memfd_create("sealane-text", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	if (fd < 0 || pwrite(fd, text, size, 0) != (ssize_t)size) /* so that it is read from its start */
+		return -1;
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0) /* several linkers may get it */
 		return -1;
 	return take_fd(&fd);
 }

@@ -278,6 +278,8 @@ enum { CA_BACKDATE_S = 300 };
  */
 const char *book_admits(struct broker *b, const char *host, char *why, size_t size);
 void book_answered(const char *host);
+/* book_admits_list() - may @host, as a linker says, be sent the list? NULL: yes, and it is counted; else the answer's error, and a line in @why. */
+const char *book_admits_list(const char *host, char *why, size_t size);
 /* book_refuses() - may @host be given another certificate now? NULL: yes, and it is counted; else the answer's error, and a line in @why. */
 const char *book_refuses(struct broker *b, const char *host, char *why, size_t size);
 /* book_begin() - a serial and a notBefore for i->spiffe_id, to be issued to @host. Return: 0; -EIO; -ETIME: it would not be valid yet. */

@@ -143,7 +143,7 @@ int linker_read_fd(int fd, size_t max, char **ret, size_t *ret_size)
 	struct stat st;
 	size_t at = 0;
 
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || lseek(fd, 0, SEEK_SET) < 0)
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return -EBADMSG;
 	if (st.st_size < 0 || (uint64_t)st.st_size > max)
 		return -EFBIG;
@@ -151,7 +151,7 @@ int linker_read_fd(int fd, size_t max, char **ret, size_t *ret_size)
 	if (!text)
 		return -ENOMEM;
 	while (at < (size_t)st.st_size) {
-		ssize_t n = read(fd, text + at, (size_t)st.st_size - at);
+		ssize_t n = pread(fd, text + at, (size_t)st.st_size - at, (off_t)at); /* other linkers may read the same open file */
 
 		if (n < 0)
 			return -errno;
@@ -616,6 +616,7 @@ static void linker_free(struct linker *k)
 	peer_free(k);
 	rdma_free(k);
 	blob_unref(k->announce);
+	linker_ca_free(k);
 	tls_free(k->tls);
 	chan_close(&k->signer);
 	chan_close(&k->broker);

@@ -5,6 +5,9 @@
  * reads JSON. On the way out a text is shared (struct blob) by all sessions that send it, and each session has one on its way; of announcements
  * the newest waits behind it.
  *
+ * An answer that many get, the list of what is revoked, has a number (role_ca.shared): it is read from the broker once, and all sessions send the one text. So
+ * those who ask for it and do not read it cost no memory but a session's, however long it is, and they have QUESTION_NS.
+ *
  * A session to an authority carries one question: the client's linker tells the broker when it stands (LB_CA_READY, with the exporter's value
  * that the question has to be bound to), and ends it with the answer.
  */
@@ -153,12 +156,43 @@ static struct session *find_question(struct linker *k, uint32_t req)
 	return NULL;
 }
 
-static void send_fd(struct linker *k, struct session *s, enum frame_type type, int fd)
+/* NULL: there is none, or no memory. */
+static struct blob *read_blob(enum frame_type type, int fd)
 {
 	AUTO_FREE(char) text = NULL;
 	size_t size = 0;
 	int r = fd < 0 ? -EBADF : linker_read_fd(fd, text_max(type), &text, &size);
-	struct blob *b = r == 0 && size > 0 ? blob_new(text, size) : NULL;
+
+	return r == 0 && size > 0 ? blob_new(text, size) : NULL;
+}
+
+/* Another reference to the text of that number. */
+static struct blob *shared_blob(struct linker *k, uint32_t number, enum frame_type type, int fd)
+{
+	struct linker_shared *at = &k->shared[number % ARRAY_SIZE(k->shared)];
+	struct blob *b = at->number == number ? at->text : NULL;
+
+	if (!b) {
+		b = read_blob(type, fd);
+		if (!b)
+			return NULL;
+		blob_unref(at->text);
+		*at = (struct linker_shared){ .number = number, .text = b };
+	}
+	b->refs++;
+	return b;
+}
+
+void linker_ca_free(struct linker *k)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(k->shared); i++)
+		blob_unref(k->shared[i].text);
+}
+
+/* @shared: role_ca's. */
+static void send_fd(struct linker *k, struct session *s, enum frame_type type, uint32_t shared, int fd)
+{
+	struct blob *b = shared ? shared_blob(k, shared, type, fd) : read_blob(type, fd);
 
 	if (!b) {
 		session_over(k, s, SESSION_LOST, "there was nothing to send");
@@ -173,7 +207,7 @@ void linker_ca_ask(struct linker *k, const struct role_ca *m, int fd)
 	struct session *s = find_question(k, m->req);
 
 	if (s && !s->blob)
-		send_fd(k, s, FRAME_CA_ASK, fd);
+		send_fd(k, s, FRAME_CA_ASK, 0, fd);
 }
 
 void linker_ca_answer(struct linker *k, const struct role_ca *m, int fd)
@@ -183,7 +217,7 @@ void linker_ca_answer(struct linker *k, const struct role_ca *m, int fd)
 	if (!s || s->phase != PHASE_UP || s->is_client || s->req != m->req)
 		return;
 	s->req = ROLE_NO_ID;
-	send_fd(k, s, FRAME_CA_ANSWER, fd);
+	send_fd(k, s, FRAME_CA_ANSWER, m->shared, fd);
 	if (s->tls.use == TLS_JOIN && s->phase == PHASE_UP)
 		stranger_add(k, s);
 }

@@ -351,6 +351,10 @@ struct linker {
 	struct host *hosts;
 	struct route *routes;
 	struct blob *announce;
+	struct linker_shared {
+		uint32_t number; /* 0: none */
+		struct blob *text;
+	} shared[2]; /* answers to questions that many get: the newest of even and of odd number */
 
 	struct session_queue dirty, dirty_strangers; /* whoever has something to do */
 	struct session_list over;
@@ -669,6 +673,7 @@ void linker_ca_ready(struct linker *k, struct session *s);
 /* linker_ca_ask(), linker_ca_answer() - BL_CA_ASK, BL_CA_ANSWER. */
 void linker_ca_ask(struct linker *k, const struct role_ca *m, int fd);
 void linker_ca_answer(struct linker *k, const struct role_ca *m, int fd);
+void linker_ca_free(struct linker *k);
 /* linker_ca_session_over() - a question that will not be answered. */
 void linker_ca_session_over(struct linker *k, struct session *s);
 MUST_CHECK int announce_set(struct linker *k, int fd);

@@ -890,11 +890,17 @@ static void test_list_is_signed_once(void **state)
 	struct bed *t = h->test;
 	struct ca_question q = { .op = CA_OP_REVOKED };
 	uint8_t digest[32], expected[SIGNATURE_SIZE];
+	uint32_t shared = 0;
 	struct ca_answer a;
 	char why[256];
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		question(h, CA_HOST, HOST_B, ask_text(&q, "good"));
+		if (i == 0)
+			shared = t->answered.shared;
+		assert_int_equal(t->answered.shared, shared);
+	}
+	assert_int_not_equal(shared, 0);
 	assert_int_equal(t->n_lists, 1);
 	assert_int_equal(ca_answer_read(&a, CA_OP_REVOKED, t->answer, strlen(t->answer), why, sizeof(why)), 0);
 	assert_string_equal(a.roots, root_pem());
@@ -909,6 +915,42 @@ static void test_list_is_signed_once(void **state)
 	question(h, CA_HOST, HOST_B, ask_text(&q, "good"));
 	assert_int_equal(t->n_lists, 2);
 	assert_non_null(strstr(t->answer, "svc/web"));
+	assert_true(t->answered.shared > shared);
+	/* Without the entries it is another text. */
+	shared = t->answered.shared;
+	assert_int_equal(ca_answer_read(&a, CA_OP_REVOKED, t->answer, strlen(t->answer), why, sizeof(why)), 0);
+	q.version = a.version;
+	ca_answer_free(&a);
+	question(h, CA_HOST, HOST_B, ask_text(&q, "good"));
+	assert_null(strstr(t->answer, "svc/web"));
+	assert_int_not_equal(t->answered.shared, shared);
+	assert_int_equal(t->n_lists, 2);
+}
+
+/* Those who ask while it is being signed all get that one; who asks without end is told to wait, and others are not. */
+static void test_lists_without_end(void **state)
+{
+	struct host *h = *state;
+	struct bed *t = h->test;
+	struct ca_question q = { .op = CA_OP_REVOKED };
+	unsigned before = t->n_answers;
+
+	for (uint32_t i = 0; i < 2 * LIMIT_CA_LISTS_AT_ONCE; i++)
+		begin_question(h, CA_HOST, HOST_B, 1000 + i, ask_text(&q, "good"));
+	serve(h, 500);
+	assert_int_equal(t->n_answers, before + 2 * LIMIT_CA_LISTS_AT_ONCE);
+	assert_int_equal(t->n_lists, 1);
+	/* One in a second may be the last of a batch. */
+	for (uint32_t batch = 2000; batch < 2010 && !strstr(t->answer, "\"busy\""); batch++) {
+		before = t->n_answers;
+		for (uint32_t i = 0; i < LIMIT_CA_LISTS_AT_ONCE; i++)
+			begin_question(h, CA_HOST, HOST_B, batch * 100 + i, ask_text(&q, "good"));
+		serve(h, 500);
+		assert_int_equal(t->n_answers, before + LIMIT_CA_LISTS_AT_ONCE);
+	}
+	assert_refused(t, "busy", "was sent the list");
+	question(h, CA_HOST, HOST_C, ask_text(&q, "good"));
+	assert_non_null(strstr(t->answer, "\"list\""));
 }
 
 static void test_token_ends(void **state)
@@ -2337,7 +2379,7 @@ int main(void)
 		CA_TEST(test_join_is_proven, setup_authority),
 		CA_TEST(test_two_with_one_token, setup_authority),
 		CA_TEST(test_who_asks, setup_authority),
-		CA_TEST(test_list_is_signed_once, setup_authority),
+		CA_TEST(test_list_is_signed_once, setup_authority), CA_TEST(test_lists_without_end, setup_authority),
 		CA_TEST(test_token_ends, setup_authority),
 		CA_TEST(test_who_may_ask_what, setup_authority),
 		CA_TEST(test_grants, setup_authority),

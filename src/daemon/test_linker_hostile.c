@@ -243,6 +243,23 @@ static struct raw raw_client(struct bed *b, const char *spiffe_id, const char *a
 	return raw_client_from(b, spiffe_id, alpn, 0);
 }
 
+enum { COMES_IN_MS = 4000 };
+
+/* Somebody with a certificate, from 127.0.0.@from: sooner than any of the silent ones is given up by itself. */
+static void comes_in(struct bed *b, uint8_t from)
+{
+	uint64_t began_ns = clock_ns();
+	struct raw c = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, from);
+	struct bytes y = {};
+	char byte;
+
+	add_hello(&y);
+	raw_put(&c, y.at, y.size);
+	assert_true(SSL_read(c.ssl, &byte, 1) == 1); /* its HELLO */
+	assert_in_range((clock_ns() - began_ns) / 1000000, 0, COMES_IN_MS);
+	raw_close(&c);
+}
+
 /* b ends the session for it, with this line. */
 static void expect_fault_as(struct bed *b, const char *spiffe_id, const char *alpn, const struct bytes *y, const char *why)
 {
@@ -601,6 +618,68 @@ static void test_question_too_long(void **state)
 	expect_fault_as(b, NULL, "sealane-join/1", &y, "a text that is longer than it may be");
 }
 
+/* Everybody may ask for a list of 4 MiB. A linker has one text for all who do, also where they do not read it. */
+static void test_one_text_for_all(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	enum { SIZE = 4 << 20, N = 20 };
+	char *list = malloc(SIZE + 1), *other = strdup("a text that nobody gets, since the other one has this number"), buf[FRAME_SIZE_MAX];
+	struct raw asker[N];
+	struct bytes y = {};
+	size_t got = 0;
+
+	memset(list, 'x', SIZE);
+	list[SIZE] = '\0';
+	add_hello(&y);
+	add(&y, 0, FRAME_CA_ASK, 0, "{}", 2);
+	for (int i = 0; i < N; i++) {
+		struct role_msg m;
+
+		asker[i] = raw_client(b, "spiffe://" BED_DOMAIN "/host/a", "sealane-ca/1");
+		raw_put(&asker[i], y.at, y.size);
+		m = bed_hear(b, BED_B, LB_CA_ASK, NULL);
+		m.type = BL_CA_ANSWER;
+		m.u.ca.shared = 6;
+		bed_tell_text(b, BED_B, &m, i == 0 ? list : other);
+	}
+	for (int n; got < SIZE && (n = SSL_read(asker[N - 1].ssl, buf, sizeof(buf))) > 0;) {
+		size_t skip = got == 0 && n == FRAME_HEADER_SIZE + 8 ? (size_t)n : FRAME_HEADER_SIZE; /* a frame is a record; HELLO is the first */
+
+		for (size_t at = skip; at < (size_t)n; at++)
+			assert_int_equal(buf[at], 'x');
+		got += (size_t)n - skip;
+	}
+	assert_int_equal(got, SIZE);
+	echo(&r->bystander);
+	for (int i = 0; i < N; i++)
+		raw_close(&asker[i]);
+	free(list);
+	free(other);
+}
+
+/* More of them at a time than a host has. */
+static void test_questions_without_end(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct raw asker[LIMIT_LINK_QUESTIONS_OF_ONE + 1];
+	struct bytes y = {};
+	struct role_session s;
+
+	add_hello(&y);
+	for (unsigned i = 0; i < ARRAY_SIZE(asker); i++) {
+		asker[i] = raw_client(b, "spiffe://" BED_DOMAIN "/host/a", "sealane-ca/1");
+		raw_put(&asker[i], y.at, y.size);
+	}
+	s = bed_hear_session(b, BED_B, SESSION_REFUSED);
+	assert_string_equal(session_reason_name(s.reason), "limit");
+	assert_non_null(strstr(s.why, "more at a time than a host does"));
+	comes_in(b, 1);
+	for (unsigned i = 0; i < ARRAY_SIZE(asker); i++)
+		raw_close(&asker[i]);
+}
+
 /* A server of our own making: a dials it, and is told that it is b. */
 struct raw_server {
 	int listener;
@@ -896,23 +975,7 @@ static void test_the_greatest_pays(void **state)
 
 /* Sessions. */
 
-enum { SESSIONS_MAX = 16, COMES_IN_MS = 4000 };
-
-/* Somebody with a certificate, from 127.0.0.@from: sooner than any of the silent ones is given up by itself. */
-static void comes_in(struct bed *b, uint8_t from)
-{
-	uint64_t began_ns = clock_ns();
-	struct raw c = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, from);
-	struct bytes y = {};
-	char byte;
-
-	add_hello(&y);
-	raw_put(&c, y.at, y.size);
-	assert_true(SSL_read(c.ssl, &byte, 1) == 1); /* its HELLO */
-	assert_in_range((clock_ns() - began_ns) / 1000000, 0, COMES_IN_MS);
-	raw_close(&c);
-}
-
+enum { SESSIONS_MAX = 16 };
 
 static int setup_few_sessions(void **state)
 {
@@ -1067,7 +1130,7 @@ int main(int argc, char **argv)
 		TEST(test_silent_connections), TEST(test_flood), TEST(test_joiners),
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
-		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long),
+		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long), TEST(test_one_text_for_all), TEST(test_questions_without_end),
 		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
 	};
 
