@@ -104,13 +104,9 @@ static int ca_withdraw(struct cli *c, const char *what)
 
 	if (r != CLI_OK || c->json)
 		return r;
-	if (api_i64(reply.json, "withdrawn") > 1)
-		printf("%lld open tokens let nobody in any more: ", (long long)api_i64(reply.json, "withdrawn"));
-	else
-		printf("the token lets nobody in any more: ");
-	printf("for host ");
+	printf("%lld open token%s for host ", (long long)api_i64(reply.json, "withdrawn"), api_i64(reply.json, "withdrawn") == 1 ? "" : "s");
 	text_put(stdout, json_string_value(json_array_get(json_object_get(reply.json, "hosts"), 0)));
-	putchar('\n');
+	puts(api_i64(reply.json, "withdrawn") == 1 ? " lets nobody in any more" : " let nobody in any more");
 	return CLI_OK;
 }
 

@@ -189,7 +189,8 @@ static void explain_ends(const json_t *e)
 		explain_line("source", in ? "on another host" : "no workload on this host may speak as it");
 	explain_line("socket", json_is_object(upstream) ? api_str(upstream, "file") : in ? "on the source's host" : "none: no workload has this as an upstream");
 	if (!json_is_object(service)) {
-		explain_line("destination", json_is_object(json_object_get(e, "link")) ? "on another host" : "not configured on this host");
+		explain_line("destination", json_is_object(json_object_get(e, "link")) ? "on another host" :
+				     "not configured on this host: is the name right (`sealane ls services`, `sealane ls hosts`)?");
 		return;
 	}
 	AUTO_FREE(char) text = api_path("workload %s, socket %s, library: %" PRId64 " listening, health %s",

@@ -108,6 +108,16 @@ static bool is_elsewhere(struct broker *b, const struct service_name *destinatio
 	return false;
 }
 
+/* What a lane would be of: a socket file's, but where all who have it take only libraries'. */
+static enum link_kind kind_out(const struct broker_explanation *e)
+{
+	unsigned kinds = 0;
+
+	for (size_t i = 0; i < e->n_far; i++)
+		kinds |= e->far[i].kinds;
+	return !kinds || kinds & OFFER_SOCKET ? LINK_SOCKET : kinds & OFFER_STREAMS ? LINK_STREAM : LINK_MESSAGES;
+}
+
 static void explain_out(struct broker *b, const struct service_name *source, const struct service_name *destination, const struct service *s,
 			struct broker_explanation *e)
 {
@@ -122,7 +132,7 @@ static void explain_out(struct broker *b, const struct service_name *source, con
 	HASH_FIND(hh, b->pairs, &key, sizeof(key), p);
 	e->refusal = p ? p->refusal : NULL;
 	if (is_here(b, source, false))
-		e->lacks = carry_lacks(b, source, destination, LINK_SOCKET);
+		e->lacks = carry_lacks(b, source, destination, kind_out(e));
 	else
 		e->lacks = "a source: no workload on this host speaks as it; ask on the host that has it";
 }

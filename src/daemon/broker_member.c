@@ -632,6 +632,19 @@ static json_t *join_json(const struct state_membership *m, int64_t not_after)
 			 "not_after", (json_int_t)not_after);
 }
 
+/* What a person looks at when the authority could not be asked; @why begins with a session's reason, where there was one. */
+static const char *join_remedy(const char *why)
+{
+	if (strstr(why, ": untrusted"))
+		return "another authority answers at that address: the token is of one that was there before, or the address leads elsewhere";
+	if (strstr(why, ": expired") || strstr(why, ": not-yet-valid"))
+		return "compare the clocks of both hosts";
+	if (strstr(why, "is no authority"))
+		return "nothing was changed";
+	return "nothing was changed, and the token is good until it is over. See that the daemon there is up, that `sealane status` there says that it listens"
+	       " at this address, and that no firewall stands between";
+}
+
 static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char *why, const struct ca_answer *a)
 {
 	struct join *j = arg;
@@ -641,8 +654,11 @@ static void on_joined(struct broker *b, void *arg, enum ca_failure f, const char
 	bool same;
 
 	if (f != CA_OK) {
-		(void)join_no(b, j, f == CA_DENIED ? "the authority says no: %.300s (this host asks as '%.63s')" : "the authority could not be asked: %.300s", why,
-			      b->host);
+		if (f == CA_UNREACHABLE)
+			(void)join_no(b, j, "the authority could not be asked: %.250s; %s", why, join_remedy(why));
+		else
+			(void)join_no(b, j, f == CA_DENIED ? "the authority says no: %.300s (this host asks as '%.63s')" : "the authority could not be asked: %.300s",
+				      why, b->host);
 		return;
 	}
 	if (join_check(b, j, a, &s) < 0)

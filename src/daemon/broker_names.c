@@ -215,7 +215,10 @@ static int note_host(json_t *notes, const struct names *k, struct broker *b, con
 	const char *slip = near_host(k, host);
 	struct state_asker unused;
 
-	if (json_object_get(k->hosts, host) || state_find_asker(b->state, host, &unused) == 0)
+	if (state_find_asker(b->state, host, &unused) == 0)
+		return grants ? 0 : note(notes, "host %s has joined already: whoever joins with this takes its place, and what was there before gets no new"
+						" certificates. Another machine needs a host_name of its own", host);
+	if (json_object_get(k->hosts, host))
 		return 0;
 	if (grants)
 		return note(notes, "no host %s has joined, nor has a token: what is granted waits for it (`sealane ca token %s`)%s%s%s", host, host,

@@ -1349,6 +1349,7 @@ static void test_notes(void **state)
 		{ "/v1/ca/grants", "{\"host\":\"b\",\"service\":\"payments2\"}", NULL }, /* one more of a row */
 		{ "/v1/ca/grants", "{\"host\":\"b\",\"service\":\"prod/*\"}", NULL },
 		{ "/v1/ca/grants", "{\"host\":\"nobody\",\"service\":\"payments\"}", "no host nobody has joined" },
+		{ "/v1/ca/tokens", "{\"host\":\"b\"}", "host b has joined already: whoever joins with this takes its place" },
 		{ "/v1/ca/tokens", "{\"host\":\"frontend\"}", NULL }, /* that is what a token is for */
 		{ "/v1/ca/tokens", "{\"host\":\"frontent\"}", NULL }, /* of a row, for all that is known */
 		{ "/v1/ca/tokens", "{\"host\":\"forntend\"}", "Did you mean 'frontend'? Then `sealane ca withdraw forntend`" },
@@ -1910,11 +1911,18 @@ static void test_join_says_no(void **state)
 	assert_non_null(strstr(g_answer, "not those that the token names"));
 	t->open_error = -ECONNREFUSED;
 	assert_int_equal(join(h, token_of_root(), ""), 409);
-	assert_non_null(strstr(g_answer, "ECONNREFUSED"));
+	assert_non_null(strstr(g_answer, "ECONNREFUSED; nothing was changed, and the token is good until it is over. See that the daemon there is up"));
 	assert_int_equal(t->n_credentials, 0);
+	strcpy(t->open_why, "untrusted: the chain ends at none of our roots");
+	assert_int_equal(join(h, token_of_root(), ""), 409);
+	assert_non_null(strstr(g_answer, "another authority answers at that address"));
+	strcpy(t->open_why, "not-yet-valid: its certificate");
+	assert_int_equal(join(h, token_of_root(), ""), 409);
+	assert_non_null(strstr(g_answer, "compare the clocks"));
 	strcpy(t->open_why, "handshake: tlsv1 alert no application protocol");
 	assert_int_equal(join(h, token_of_root(), ""), 409);
 	assert_non_null(strstr(g_answer, "the daemon there is no authority"));
+	assert_null(strstr(g_answer, "firewall"));
 	/* Nothing of all that was kept, and the next one works. */
 	t->open_error = 0;
 	assert_int_equal(join(h, token_of_root(), ""), 200);

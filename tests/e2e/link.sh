@@ -108,7 +108,21 @@ test_views() {
 	done
 	kill "$(on a own_pid 'peer.py hold')"
 	check_match "explain names the way" 'link' "$(on a sl explain web redis 2>&1)"
-	check_match "explain, of what is denied" 'deny' "$(on a sl explain stranger redis 2>&1 || true)"
+	out=$(on a sl explain stranger redis 2>&1 || true)
+	check_match "explain, of what is denied here: who decides" 'denied by this host \(a\)' "$out"
+	check_match "and what to run" 'to allow it +on host a: sealane intention allow default/stranger default/redis' "$out"
+	on a sl intention rm intruder redis >/dev/null 2>&1 || true
+	on b sl intention deny intruder redis >/dev/null
+	check_not "refused by the other host" on a redis_in intruder PING
+	out=$(on a sl explain intruder redis 2>&1 || true)
+	check_match "explain says so, where the client is" 'refused last +host b, .* ago: denied' "$out"
+	check_match "and what to run there" 'to allow it +on host b: sealane intention allow default/intruder default/redis' "$out"
+	check_match "and there it says that the source is elsewhere" 'from host a at' "$(on b sl explain intruder redis 2>&1 || true)"
+	check_match "ls hosts: when each was heard last" 'LAST HEARD' "$(on a sl ls hosts)"
+	check_match "status: where this host listens" 'listens +at 10\.99\.0\.1:7443' "$(on a sl status)"
+	check_match "a token is listed by its ID" "$(on a sl --json ca token later | jq -r .id) +later" "$(on a sl ca tokens)"
+	check_match "and taken back" '1 open token for host later' "$(on a sl ca withdraw later)"
+	check_equal "for good" 'no token is open' "$(on a sl ca tokens)"
 }
 is_seen() { view "$1" | jq -e "$2" >/dev/null; }
 

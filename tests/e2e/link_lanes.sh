@@ -67,7 +67,11 @@ test_main_job() {
 	check "and where the server is" on b event_after "$before_b" lane.allow '.kind == "stream" and .path == "link:a" and .workload == "tools"'
 	sum=$(on b view lanes | jq '[.lanes[] | select(.kind == "stream")] | length')
 	check_equal "its lane is gone from the list" 0 "$sum"
-	check_match "explain names the library's way" 'library +link' "$(on a sl explain web echo 2>&1)"
+	out=$(on a sl explain web echo 2>&1) || true
+	check_match "explain names the library's way" 'library +link: sealane_connect' "$out"
+	check_match "and that only the library has one" 'only programs that use libsealane listen for it' "$out"
+	check_match "nothing is missing for it" 'lacks +nothing' "$out"
+	check_match "on the service's own host, too" 'no server on its socket file; 1 listening with libsealane' "$(on b sl explain web echo 2>&1)"
 	out=$(on a ctr_exec web timeout 30 "${PY[@]}" -c '
 import sealane
 with sealane.connect("echo", kind=sealane.MESSAGES) as lane:
