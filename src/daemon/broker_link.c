@@ -30,6 +30,9 @@ enum {
 	LISTEN_RETRY_MS = 5000,	 /* an address that the machine does not have yet */
 	TOLD_AGAIN_S = 60,	 /* the same failure of the same host is logged once a minute */
 	REFUSALS_LOGGED_PER_S = 10,
+	/* Sessions of one host that are told, up and down: at once, as where a host with many services comes back; then in a second. */
+	SESSIONS_LOGGED_AT_ONCE = 100,
+	SESSIONS_LOGGED_PER_S = 10,
 	TICKETS_MS = 3600 * 1000, /* a ticket is taken for one to two of these */
 	KEEPS = 0, /* the linker that holds the sessions between hosts */
 };
@@ -811,6 +814,106 @@ static void log_session(struct broker *b, enum log_level level, const char *even
 		  LOG_BOOL("resumed", s->resumed != 0), LOG_U64("more", more));
 }
 
+/*
+ * Whoever has joined may begin sessions and end them all day long. How many of them are told is counted by whom its certificate was issued to, where the
+ * serial says so, else by its address, with all ports. One that was told to be up is told to be down.
+ */
+struct teller {
+	char of[LIMIT_ADDRESS_SIZE]; /* "": of all for whom there was no place */
+	struct bucket sessions;
+	uint64_t n_untold;
+	UT_hash_handle hh;
+};
+static struct teller *g_tellers;
+
+static struct teller *teller_new(const char *of)
+{
+	struct teller *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	snprintf(t->of, sizeof(t->of), "%s", of);
+	bucket_init(&t->sessions, SESSIONS_LOGGED_PER_S, SESSIONS_LOGGED_AT_ONCE, clock_ns());
+	HASH_ADD_STR(g_tellers, of, t);
+	return t;
+}
+
+/* Of whom nothing was told for a while is as good as new. */
+static void forget_tellers(void)
+{
+	struct teller *t, *tmp;
+
+	HASH_ITER(hh, g_tellers, t, tmp) {
+		if (bucket_available(&t->sessions, clock_ns()) < SESSIONS_LOGGED_AT_ONCE)
+			continue;
+		HASH_DEL(g_tellers, t);
+		free(t);
+	}
+}
+
+/* NULL: no memory. */
+static struct teller *teller_of(const struct role_session *m)
+{
+	const char *part = serial_host_part(m->peer_serial), *port = strrchr(m->address, ':');
+	char of[LIMIT_ADDRESS_SIZE];
+	struct teller *t;
+
+	snprintf(of, sizeof(of), "%.*s", part || !port ? (int)sizeof(of) - 1 : (int)(port - m->address), part ? part : m->address);
+	HASH_FIND_STR(g_tellers, of, t);
+	if (t)
+		return t;
+	if (HASH_COUNT(g_tellers) >= LIMIT_LINK_PEERS)
+		forget_tellers();
+	if (HASH_COUNT(g_tellers) >= LIMIT_LINK_PEERS) {
+		of[0] = '\0';
+		HASH_FIND_STR(g_tellers, of, t);
+	}
+	return t ? t : teller_new(of);
+}
+
+static bool may_log_session(const struct role_session *m, uint64_t *ret_more)
+{
+	struct teller *t = teller_of(m);
+
+	*ret_more = 0;
+	if (!t)
+		return false;
+	if (bucket_available(&t->sessions, clock_ns()) == 0) {
+		t->n_untold++;
+		return false;
+	}
+	bucket_take(&t->sessions, 1);
+	*ret_more = t->n_untold;
+	t->n_untold = 0;
+	return true;
+}
+
+/* A question to an authority is told only where it ended by a fault. */
+static void tell_session_up(struct broker *b, struct link_session *s, const struct role_session *m)
+{
+	uint64_t more = 0;
+
+	s->told = !s->for_ca && may_log_session(m, &more);
+	if (s->told || s->for_ca)
+		log_session(b, s->for_ca ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "link.up", m, more);
+}
+
+static void tell_session_down(const struct link_session *s, const struct link_host *h, const struct role_session *m)
+{
+	bool fault = m->reason != SESSION_OK;
+	struct role_session who = *m;
+	uint64_t more = 0;
+
+	memcpy(who.address, s->address, sizeof(who.address));
+	memcpy(who.peer_serial, s->peer_serial, sizeof(who.peer_serial));
+	if (!s->told && !(s->for_ca && (!fault || may_log_session(&who, &more))))
+		return;
+	LOG_EVENT(fault ? LOG_LEVEL_WARNING : s->for_ca ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "link.down", LOG_STR("host", h ? h->name : NULL),
+		  LOG_STR("address", s->address), LOG_STR("direction", s->inbound ? "in" : "out"), LOG_STR("local_id", s->local),
+		  LOG_STR("peer_id", s->peer), LOG_STR("reason", session_reason_name(m->reason)), LOG_STR("why", m->why[0] ? m->why : NULL),
+		  LOG_U64("more", more));
+}
+
 static void session_up(struct broker *b, uint32_t linker, const struct role_session *m)
 {
 	struct link_session *s, *old;
@@ -835,7 +938,7 @@ static void session_up(struct broker *b, uint32_t linker, const struct role_sess
 	if (s->between)
 		s->between->n_sessions++;
 	b->link.sessions_up++;
-	log_session(b, s->for_ca ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "link.up", m, 0);
+	tell_session_up(b, s, m);
 	h = is_between_hosts(b, s) ? link_host(b, s->hid) : NULL;
 	if (h) {
 		h->session = s->key;
@@ -859,9 +962,7 @@ static void session_down(struct broker *b, uint32_t linker, const struct role_se
 	if (!s)
 		return;
 	b->link.ended[m->reason]++;
-	LOG_EVENT(m->reason != SESSION_OK ? LOG_LEVEL_WARNING : s->for_ca ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "link.down", LOG_STR("host", h ? h->name : NULL),
-		  LOG_STR("address", s->address), LOG_STR("direction", s->inbound ? "in" : "out"), LOG_STR("local_id", s->local),
-		  LOG_STR("peer_id", s->peer), LOG_STR("reason", session_reason_name(m->reason)), LOG_STR("why", m->why[0] ? m->why : NULL));
+	tell_session_down(s, h, m);
 	end_session(b, s);
 	if (was_between_hosts(h, key)) {
 		h->session = 0;
@@ -936,6 +1037,8 @@ static void on_path(struct broker *b, uint32_t linker, const struct role_path *m
 	s->tag = m->tag;
 	memcpy(s->device, m->device, sizeof(s->device));
 	memcpy(s->path_why, m->why, sizeof(s->path_why));
+	if (!s->told)
+		return; /* nor is it that the session is up */
 	LOG_EVENT(m->path == SESSION_PATH_LOST ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
 		  m->path == SESSION_PATH_LOST ? "link.rdma_lost" : m->path == SESSION_PATH_RDMA ? "link.rdma_up" : "link.rdma_off",
 		  LOG_STR("host", h ? h->name : NULL), LOG_STR("address", s->address), LOG_STR("direction", s->inbound ? "in" : "out"), LOG_STR("local_id", s->local),

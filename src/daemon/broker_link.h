@@ -51,6 +51,7 @@ struct link_host {
 struct link_session {
 	uint64_t key; /* linker << 32 | the linker's number */
 	bool inbound, resumed;
+	bool told; /* that it is up is in the log: then its end will be */
 	bool for_ca;  /* a question to an authority: there are two a minute, and nobody looks for them in a log */
 	uint32_t hid; /* ROLE_NO_ID: inbound */
 	char local[LIMIT_SPIFFE_ID_SIZE], peer[LIMIT_SPIFFE_ID_SIZE];

@@ -1684,6 +1684,56 @@ static void test_refused_sessions(void **state)
 	assert_int_equal(n, 1);
 }
 
+/* A host that has joined begins sessions and ends them, from many addresses: the log has some of them, both ends of each, and others' are all there. */
+static void test_sessions_without_end(void **state)
+{
+	enum { N = 400 };
+	struct host *h = *state;
+	struct role_msg m = session_msg(0, SESSION_UP, SESSION_OK, ROLE_NO_ID);
+	unsigned more = 0;
+	const char *p;
+
+	m.u.session.inbound = 1;
+	strcpy(m.u.session.peer, TD "/ns/default/svc/web");
+	for (uint32_t i = 0; i < N; i++) {
+		m.u.session.session = 5000 + i;
+		snprintf(m.u.session.peer_serial, sizeof(m.u.session.peer_serial), "40%014xbad0bad0bad0bad0", i);
+		snprintf(m.u.session.address, sizeof(m.u.session.address), "10.7.%u.1:%u", i % 256, 1000 + i);
+		m.u.session.state = SESSION_UP;
+		m.u.session.reason = SESSION_OK;
+		tell(&h->linker, &m, -1);
+		m.u.session.state = SESSION_DOWN;
+		m.u.session.reason = SESSION_PROTOCOL;
+		tell(&h->linker, &m, -1);
+		if (i % 50 == 49)
+			serve(h, 20);
+	}
+	serve(h, 300);
+	m.u.session.state = SESSION_UP;
+	m.u.session.reason = SESSION_OK;
+	m.u.session.session = 8000;
+	strcpy(m.u.session.address, "10.9.0.1:1");
+	say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/events?n=1", ""), 200);
+	p = strstr(g_answer, "10.9.0.1:1");
+	assert_non_null(p);
+	p = strstr(p, "\"more\":");
+	assert_non_null(p);
+	assert_int_equal(sscanf(p, "\"more\":%u", &more), 1);
+	assert_in_range(more, N / 4, N - 50); /* those that were told in time */
+	m.u.session.session = 9000;
+	strcpy(m.u.session.peer_serial, "400000000000000000000000000000ff");
+	strcpy(m.u.session.address, "10.8.0.1:1");
+	say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/events?n=1", ""), 200);
+	assert_non_null(strstr(g_answer, "10.8.0.1:1"));
+	m.u.session.state = SESSION_DOWN;
+	say(h, &m, -1);
+	assert_int_equal(http(h, "GET", "/v1/events?n=1", ""), 200);
+	assert_non_null(strstr(g_answer, "\"link.down\""));
+	assert_non_null(strstr(g_answer, "10.8.0.1:1"));
+}
+
 static void test_bad_announcements(void **state)
 {
 	struct host *h = *state;
@@ -1781,7 +1831,7 @@ int main(void)
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_comes_in_unproven), TEST(test_not_let_in), TEST(test_server_not_up),
 		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
-		TEST(test_refused_sessions), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
+		TEST(test_refused_sessions), TEST(test_sessions_without_end), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 		TEST(test_library_goes_out), TEST(test_library_late), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),
 		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken), TEST(test_library_shares),
 	};
