@@ -22,8 +22,10 @@ int object_read_done(struct object_read *o, const struct remote_done *done, stru
 	const uint8_t *bytes = (const uint8_t *)remote_region_memory(o->region) + o->at;
 	int r;
 
-	if (done->status != REMOTE_OK)
+	if (done->status != REMOTE_OK) {
+		o->n_tries = 0; /* on another connection it begins anew */
 		return -ENOTCONN;
+	}
 	o->n_tries++;
 	r = seal_object_open(o->objects, o->offset, bytes, o->size, seen, plain, plain_cap, ret_size);
 	/* A torn header may name any size. */

@@ -669,7 +669,9 @@ static void op_number(struct remote_conn *c, const struct remote_op *op, uint64_
 
 size_t remote_room(const struct remote_conn *c)
 {
-	return c->state == REMOTE_UP ? LIMIT_RDMA_OPS - (size_t)(c->next - c->first) - c->n_told : 0;
+	size_t taken = (size_t)(c->next - c->first) + c->n_told; /* one more than there are places, where a beat is under way besides */
+
+	return c->state == REMOTE_UP && taken < LIMIT_RDMA_OPS ? LIMIT_RDMA_OPS - taken : 0;
 }
 
 int remote_post(struct remote_conn *c, const struct remote_op *ops, size_t n)

@@ -166,6 +166,25 @@ static void test_a_refused_read(void **state)
 	assert_int_equal(object_read_begin(&s->read), -ENOTCONN);
 }
 
+/* Torn tries of a read whose connection ended are not held against the next read, on another one. */
+static void test_a_read_that_ends_in_the_middle(void **state)
+{
+	struct shelf *s = *state;
+	uint8_t plain[OBJECT];
+	struct remote_done d;
+	uint32_t size;
+
+	assert_int_equal(object_read_begin(&s->read), 0);
+	fake_net_advance(s->net, 1000 + 7 * 100);
+	put(s);
+	d = step(s, REMOTE_DONE_OP);
+	assert_int_equal(object_read_done(&s->read, &d, &s->seen, plain, sizeof(plain), &size), OBJECT_E_AGAIN);
+	assert_int_equal(remote_revoke(s->export), 0);
+	d = step(s, REMOTE_DONE_OP);
+	assert_int_equal(object_read_done(&s->read, &d, &s->seen, plain, sizeof(plain), &size), -ENOTCONN);
+	assert_int_equal(s->read.n_tries, 0);
+}
+
 int main(void)
 {
 #define ON_SHELF(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -175,6 +194,7 @@ int main(void)
 		ON_SHELF(test_there_is_an_end_to_it),
 		ON_SHELF(test_an_old_version_is_stale),
 		ON_SHELF(test_a_refused_read),
+		ON_SHELF(test_a_read_that_ends_in_the_middle),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

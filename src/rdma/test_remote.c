@@ -439,9 +439,24 @@ static void test_completions_that_nobody_takes(void **state)
 			bed_idle(&p->bed);
 	}
 	assert_int_equal(n_posted, LIMIT_RDMA_OPS);
+	/* Nor is there one more when the peer is asked for a sign of life meanwhile. */
+	bed_pass(&p->bed, LIMIT_RDMA_BEAT_MS + 10);
+	for (unsigned i = 0; i < 3; i++) {
+		struct remote_op op = op_of(p, REMOTE_WRITE, 0, 0, 64);
+		struct remote_done none[1];
+
+		assert_int_equal(remote_poll(p->a.r, none, 0), 0);
+		assert_int_equal(remote_room(p->a.conn), 0);
+		assert_int_equal(remote_post(p->a.conn, &op, 1), REMOTE_E_FULL);
+	}
 	for (unsigned i = 0; i < n_posted; i++)
 		assert_int_equal(await(p, &p->a, REMOTE_DONE_OP).id, i);
-	assert_int_equal(remote_room(p->a.conn), LIMIT_RDMA_OPS);
+	for (uint64_t until = remote_now_ns(p->a.r) + WAIT_MS * UINT64_C(1000000); remote_room(p->a.conn) < LIMIT_RDMA_OPS;) {
+		assert_true(remote_now_ns(p->a.r) < until);
+		host_poll(&p->a);
+		host_poll(&p->b);
+		bed_idle(&p->bed);
+	}
 }
 
 /* -- who may do what */
@@ -535,6 +550,26 @@ static void test_atomic_where_reading_is_allowed(void **state)
 		skip();
 	export_b(p, REMOTE_MAY_READ);
 	refused(p, op_of(p, REMOTE_ADD, 0, 0, 8), REMOTE_NO_RIGHT);
+}
+
+/* It is told to nobody as an immediate, and counts as the others do. */
+static void test_immediate_by_a_wrong_key(void **state)
+{
+	struct pair *p = *state;
+	struct remote_op op;
+
+	export_b(p, REMOTE_MAY_WRITE);
+	op = op_of(p, REMOTE_WRITE_IMM, 0, 0, 64);
+	op.key.key += 0x10000;
+	refused(p, op, REMOTE_BAD_KEY);
+}
+
+static void test_immediate_past_the_end(void **state)
+{
+	struct pair *p = *state;
+
+	export_b(p, REMOTE_MAY_WRITE);
+	refused(p, op_of(p, REMOTE_WRITE_IMM, 0, p->key.size - 63, 64), REMOTE_BOUNDS);
 }
 
 static void test_a_revoked_key(void **state)
@@ -844,6 +879,8 @@ int main(void)
 		JOINED(test_write_where_reading_is_allowed),
 		JOINED(test_read_where_writing_is_allowed),
 		JOINED(test_atomic_where_reading_is_allowed),
+		JOINED(test_immediate_by_a_wrong_key),
+		JOINED(test_immediate_past_the_end),
 		JOINED(test_a_revoked_key),
 		JOINED(test_revoking_one_leaves_the_others),
 		JOINED(test_a_key_of_another_domain),
