@@ -30,6 +30,9 @@ struct remote;
  */
 MUST_CHECK int linker_set_remote(struct linker *k, struct remote *r, const char *address);
 
+/* linker_set_rdma_plain() - records need not be sealed: the configuration says that the RDMA network encrypts. Only where the other host's says so too. */
+void linker_set_rdma_plain(struct linker *k, bool plain);
+
 /* linker_isolate() - no path, no new socket, no connection, no program from here on. */
 MUST_CHECK int linker_isolate(void);
 

@@ -213,6 +213,7 @@ struct route;
 struct session_rdma {
 	struct rdma_way *way; /* owned; NULL: not asked for (yet), or given up: the session is on TLS */
 	bool offered, possible; /* our HELLO had the flag; both had */
+	bool plain; /* both hosts' networks encrypt below: nothing is sealed */
 	bool asked, no_sent, no_came;
 	bool key_sent, key_came;
 	bool switched_out, switched_in; /* our frames go by the ring; the peer's come by it */
@@ -395,6 +396,7 @@ struct linker {
 	bool ticks; /* somebody's descriptor may lie in a queue of ours */
 	struct remote *remote; /* owned; NULL: no RDMA device */
 	char remote_address[LIMIT_ADDRESS_SIZE]; /* where it listens */
+	bool rdma_plain; /* linker_set_rdma_plain() */
 	bool remote_gone, remote_event; /* the device is; epoll told of it */
 	TAILQ_HEAD(, rdma_way) ways;
 	struct rdma_peer *rdma_peers;

@@ -95,6 +95,11 @@ int linker_set_remote(struct linker *k, struct remote *r, const char *address)
 	return fd < 0 ? 0 : linker_epoll(k, EPOLL_CTL_ADD, fd, EPOLLIN, linker_ref(LINKER_EVENT_REMOTE, 0));
 }
 
+void linker_set_rdma_plain(struct linker *k, bool plain)
+{
+	k->rdma_plain = plain;
+}
+
 static void device_gone(struct linker *k)
 {
 	log_error("linker.device_gone", LOG_STR("device", remote_caps(k->remote)->device),
@@ -249,7 +254,8 @@ static void tell_path(struct linker *k, const struct session *s, enum session_pa
 
 	m.u.path = (struct role_path){ .session = session_cid(k, s), .path = path, .tag = s->tag };
 	if (path == SESSION_PATH_RDMA)
-		snprintf(m.u.path.device, sizeof(m.u.path.device), "%s", caps->device[0] ? caps->device : caps->backend);
+		snprintf(m.u.path.device, sizeof(m.u.path.device), "%.50s%s", caps->device[0] ? caps->device : caps->backend,
+			 s->rdma.plain ? ", plain" : "");
 	snprintf(m.u.path.why, sizeof(m.u.path.why), "%s", why);
 	linker_send(k, &m, -1);
 }
@@ -380,7 +386,7 @@ static const char *way_new(struct linker *k, struct session *s, uint8_t cap_log2
 static int make_ring(struct session *s, struct rdma_way *w)
 {
 	struct ring_remote_options o = { .conn = w->conn, .cap_log2 = w->cap_log2, .crypto = w->crypto, .secret = w->secret, .number = NUMBER,
-					 .is_client = s->is_client };
+					 .is_client = s->is_client, .plain = s->rdma.plain };
 
 	w->memory = mmap(NULL, w->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (w->memory == MAP_FAILED) {
@@ -396,7 +402,9 @@ static int make_ring(struct session *s, struct rdma_way *w)
 uint16_t rdma_hello(struct linker *k, struct session *s)
 {
 	s->rdma.offered = k->remote && !k->remote_gone && s->purpose == FRAME_FOR_LANES;
-	return s->rdma.offered ? FRAME_HAS_RDMA : 0;
+	if (!s->rdma.offered)
+		return 0;
+	return k->rdma_plain ? FRAME_HAS_RDMA | FRAME_HAS_PLAIN : FRAME_HAS_RDMA;
 }
 
 static void ask(struct linker *k, struct session *s)
@@ -421,6 +429,7 @@ void rdma_greeted(struct linker *k, struct session *s, uint16_t has)
 	if (!s->rdma.offered)
 		return;
 	s->rdma.possible = has & FRAME_HAS_RDMA;
+	s->rdma.plain = k->rdma_plain && (has & FRAME_HAS_PLAIN);
 	if (!s->rdma.possible)
 		tell_path(k, s, SESSION_PATH_TLS, "the other host has no RDMA device that it may use");
 	else if (s->is_client)

@@ -116,6 +116,8 @@ static void fabric_post(struct remote_conn *c, const struct remote_op *ops, size
 		if (ops[i].size >= LARGE && atomic_exchange(&g_faults->tampers, false))
 			ops[i].region->memory[ops[i].at + LARGE / 2] ^= 1;
 		atomic_fetch_add(&g_faults->bytes, ops[i].size);
+		if (ops[i].size > 0 && memmem(ops[i].region->memory + ops[i].at, ops[i].size, "clear, clear, clear", 19))
+			atomic_fetch_add(&g_faults->n_clear, 1);
 	}
 	g_served->post(c, changed, n, first);
 }

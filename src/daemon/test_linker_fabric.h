@@ -21,7 +21,7 @@ struct fabric_faults {
 	_Atomic bool tampers; /* a byte of the next large record that it sends */
 	/* What it did. */
 	_Atomic uint64_t bytes; /* of WRITEs */
-	_Atomic uint32_t n_up;
+	_Atomic uint32_t n_clear; /* operations whose bytes say "clear, clear, clear" */
 };
 
 /* fabric_open() - @fd: one end of a stream socket pair, non-blocking; taken. The other end is the other host's. One in a process. */

@@ -30,6 +30,29 @@ static int start(void **state, enum bed_rdma rdma, unsigned timeout_ms)
 	return 0;
 }
 
+static int start_plain(void **state, bool a, bool b)
+{
+	struct bed *bed = malloc(sizeof(*bed));
+
+	bed_init(bed);
+	bed->rdma = BED_RDMA_BOTH;
+	bed->plain[BED_A] = a;
+	bed->plain[BED_B] = b;
+	bed_start(bed);
+	*state = bed;
+	return 0;
+}
+
+static int setup_one_plain(void **state)
+{
+	return start_plain(state, true, false);
+}
+
+static int setup_plain(void **state)
+{
+	return start_plain(state, true, true);
+}
+
 static int setup(void **state)
 {
 	return start(state, BED_RDMA_BOTH, 15000);
@@ -106,7 +129,7 @@ static void expect_path(struct bed *b, unsigned side, enum session_path path, co
 
 	if (p.path != path || !strstr(p.why, part_of_why))
 		fail_msg("%s: path %u, %s", bed_host(side), p.path, p.why);
-	assert_string_equal(p.device, path == SESSION_PATH_RDMA ? "fabric0" : "");
+	assert_string_equal(p.device, path != SESSION_PATH_RDMA ? "" : b->plain[BED_A] && b->plain[BED_B] ? "fabric0, plain" : "fabric0");
 }
 
 static void expect_both(struct bed *b)
@@ -134,6 +157,29 @@ static void test_it_goes_over(void **state)
 	expect(l.client, "late");
 	bed_lane_close(&l);
 	assert_int_equal(bed_hear(b, BED_A, LB_CLOSED, NULL).u.stats.end, LANE_END_EOF);
+}
+
+/* Both hosts have to say that their network encrypts; then nothing is sealed here. */
+static void says_clear(struct bed *b, bool is_seen)
+{
+	struct bed_lane l = bed_lane(b);
+
+	expect_both(b);
+	put(l.client, "clear, clear, clear", 19);
+	expect(l.server, "clear, clear, clear");
+	assert_int_equal(atomic_load(&b->faults[BED_A].n_clear) > 0, is_seen);
+	expect_works(&l);
+	bed_lane_close(&l);
+}
+
+static void test_one_says_plain(void **state)
+{
+	says_clear(*state, false);
+}
+
+static void test_both_say_plain(void **state)
+{
+	says_clear(*state, true);
 }
 
 /* Bytes of a stream, each of which tells its place. */
@@ -836,7 +882,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_it_goes_over, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_one_says_plain, setup_one_plain, teardown),
+		cmocka_unit_test_setup_teardown(test_both_say_plain, setup_plain, teardown),
 		cmocka_unit_test_setup_teardown(test_it_goes_over_under_load, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_it_goes_over_under_load, setup_plain, teardown),
 		cmocka_unit_test_setup_teardown(test_many_lanes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_connection_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_connection_here, setup, teardown),

@@ -52,8 +52,8 @@ enum frame_type {
 	FRAME_TYPE_N
 };
 
-/* HELLO: what its sender has. */
-enum { FRAME_HAS_RDMA = 1 };
+/* HELLO: what its sender has: a device; one on a network that encrypts below, by its configuration. */
+enum { FRAME_HAS_RDMA = 1, FRAME_HAS_PLAIN = 2 };
 
 /* RDMA's first byte: how a session's frames move from TLS to a ring (docs/design/link.md, "Sessions over RDMA"). */
 enum rdma_step { RDMA_ASK = 1, RDMA_HERE, RDMA_KEY, RDMA_SWITCH, RDMA_NO, RDMA_STEP_N };

@@ -34,7 +34,8 @@ struct ring_remote {
 	struct remote_region *own_region, *copy_region;
 	struct remote_export *export;
 	struct ring_control *own, *copy;
-	struct seal_stream *tx_seal, *rx_seal;
+	struct seal_stream *tx_seal, *rx_seal; /* NULL: plain */
+	uint32_t overhead; /* of a record: its tag; plain: 0 */
 	struct remote_key peer; /* the peer's copy of own */
 	struct ring_tx tx;
 	struct ring_rx rx;
@@ -62,7 +63,7 @@ uint64_t ring_remote_memory_size(uint32_t cap_log2)
 
 uint32_t ring_remote_record_max(const struct ring_remote *g)
 {
-	return ring_record_max(g->tx.cap) - SEAL_TAG_SIZE;
+	return ring_record_max(g->tx.cap) - g->overhead;
 }
 
 static int poison(struct ring_remote *g)
@@ -87,12 +88,20 @@ static int register_both(struct ring_remote *g, const struct ring_remote_options
 	return r == REMOTE_E_FULL ? -EAGAIN : r;
 }
 
+static int seals_new(struct ring_remote *g, const struct ring_remote_options *o)
+{
+	int r = seal_stream_new(&g->tx_seal, &o->crypto, o->secret, o->number, o->is_client ? 0 : 1, true);
+
+	g->overhead = SEAL_TAG_SIZE;
+	return r == 0 ? seal_stream_new(&g->rx_seal, &o->crypto, o->secret, o->number, o->is_client ? 1 : 0, false) : r;
+}
+
 int ring_remote_new(struct ring_remote **ret, const struct ring_remote_options *o)
 {
 	struct ring_remote *g;
 	int r;
 
-	if (o->cap_log2 < SHM_CAP_LOG2_MIN || o->cap_log2 > RING_REMOTE_CAP_LOG2_MAX)
+	if (o->cap_log2 < SHM_CAP_LOG2_MIN || o->cap_log2 > RING_REMOTE_CAP_LOG2_MAX || (o->plain && o->polls))
 		return -EINVAL;
 	g = calloc(1, sizeof(*g));
 	if (!g)
@@ -108,9 +117,7 @@ int ring_remote_new(struct ring_remote **ret, const struct ring_remote_options *
 	ring_rx_init(&g->rx, g->own, g->copy, o->cap_log2, o->start);
 	g->tx.peer_sleeps = g->rx.peer_sleeps = false; /* immediates wake, not words in a region */
 	g->sent_index = g->told_index = o->start;
-	r = seal_stream_new(&g->tx_seal, &o->crypto, o->secret, o->number, o->is_client ? 0 : 1, true);
-	if (r == 0)
-		r = seal_stream_new(&g->rx_seal, &o->crypto, o->secret, o->number, o->is_client ? 1 : 0, false);
+	r = o->plain ? 0 : seals_new(g, o);
 	if (r == 0)
 		r = register_both(g, o);
 	if (r < 0) {
@@ -187,7 +194,7 @@ static int reserve(struct ring_remote *g, uint32_t size, void **ret)
 		return -EMSGSIZE;
 	if (look_at_head(g) < 0)
 		return -EPROTO;
-	r = ring_tx_reserve(&g->tx, size + SEAL_TAG_SIZE, ret);
+	r = ring_tx_reserve(&g->tx, size + g->overhead, ret);
 	if (r != 0)
 		return r == RING_E_FULL ? r : poison(g);
 	return g->tx.head > g->sent_tail ? poison(g) : 0; /* it looked again */
@@ -207,11 +214,14 @@ static int send_record(struct ring_remote *g, uint8_t flags, uint8_t tag, const 
 
 	if (r != 0)
 		return r;
-	r = seal_record(g->tx_seal, g->tx.at, (uint16_t)(flags | tag << 8), plain, size, place);
+	if (g->tx_seal)
+		r = seal_record(g->tx_seal, g->tx.at, (uint16_t)(flags | tag << 8), plain, size, place);
+	else if (size > 0)
+		memcpy(place, plain, size);
 	if (r < 0)
 		return r;
-	note_piece(g, size + SEAL_TAG_SIZE);
-	ring_tx_stage(&g->tx, size + SEAL_TAG_SIZE, flags, tag);
+	note_piece(g, size + g->overhead);
+	ring_tx_stage(&g->tx, size + g->overhead, flags, tag);
 	return 0;
 }
 
@@ -382,8 +392,20 @@ static int next_record(struct ring_remote *g, struct ring_record *ret)
 	r = ring_rx_look(&g->rx, ret, memory_order_acquire);
 	if (r == RING_E_EMPTY && g->polls)
 		return r;
-	if (r != 0 || ret->size < SEAL_TAG_SIZE || (ret->flags & RING_FIN))
+	if (r != 0 || ret->size < g->overhead || (ret->flags & RING_FIN))
 		return poison(g);
+	return 0;
+}
+
+/* Its bytes, copied once: whoever writes them may go on writing. Return: 0; -EBADMSG: it does not open; -EIO. */
+static int copy_out(struct ring_remote *g, const struct ring_record *record, void *plain)
+{
+	uint64_t at = g->rx.next - ring_step(record->size);
+
+	if (g->rx_seal)
+		return seal_record_open(g->rx_seal, at, (uint16_t)(record->flags | record->tag << 8), record->data, record->size, plain);
+	if (record->size > 0)
+		memcpy(plain, record->data, record->size);
 	return 0;
 }
 
@@ -391,7 +413,6 @@ int ring_remote_receive(struct ring_remote *g, void *plain, uint32_t cap, struct
 {
 	struct ring_record record;
 	enum ring_waiter how;
-	uint64_t at;
 	int r;
 
 	if (g->broken)
@@ -399,10 +420,9 @@ int ring_remote_receive(struct ring_remote *g, void *plain, uint32_t cap, struct
 	r = next_record(g, &record);
 	if (r != 0)
 		return r;
-	if (record.size - SEAL_TAG_SIZE > cap)
+	if (record.size - g->overhead > cap)
 		return -EMSGSIZE;
-	at = g->rx.next - ring_step(record.size);
-	r = seal_record_open(g->rx_seal, at, (uint16_t)(record.flags | record.tag << 8), record.data, record.size, plain);
+	r = copy_out(g, &record, plain);
 	if (r == -EBADMSG)
 		return unsettled(g);
 	if (r < 0)
@@ -410,7 +430,7 @@ int ring_remote_receive(struct ring_remote *g, void *plain, uint32_t cap, struct
 	g->unsettled_ns = 0;
 	how = ring_rx_release(&g->rx);
 	assert(how == RING_AWAKE);
-	*ret = (struct ring_remote_record){ record.size - SEAL_TAG_SIZE, record.flags, record.tag };
+	*ret = (struct ring_remote_record){ record.size - g->overhead, record.flags, record.tag };
 	if (record.tag == RING_REMOTE_TAG_FIN) {
 		if (ret->size > 0 || ret->flags)
 			return poison(g);

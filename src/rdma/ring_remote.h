@@ -8,7 +8,7 @@
  *
  * Threads: as the connection. Memory: none is taken after ring_remote_new().
  * Trust: the peer may write anything into its copy here, at any time; a forger on the network too. What is received was sealed by the
- * peer, is whole, and comes once and in order, or -EPROTO comes.
+ * peer, is whole, and comes once and in order, or -EPROTO comes. With plain it is bytes that somebody wrote, of a size that a record can have.
  * Errors: RING_E_FULL, RING_E_EMPTY as ring.h; -EPROTO: the peer, or somebody on the way, broke the ring: its domain has an offence for it, the
  * connection is down; -ENOTCONN: the connection is over; -EIO: OpenSSL failed.
  */
@@ -37,6 +37,8 @@ struct ring_remote_options {
 	const uint8_t *secret; /* of the session, and the connection's number in it: seal_stream_new() */
 	uint64_t number;
 	bool is_client; /* in the TLS session */
+	/* Nothing is sealed: for a network that encrypts below. Who is on it may then write what is received, and read what is sent. Both ends say the same. */
+	bool plain;
 	bool polls;	/* neither end sends immediates; only where both have caps.ordered */
 	uint64_t start; /* number of the first record: 0, and in tests something else, the same on both ends */
 };
@@ -49,7 +51,7 @@ struct ring_remote_record {
 
 uint64_t ring_remote_memory_size(uint32_t cap_log2);
 
-/* ring_remote_new() - Return: 0; -EINVAL: cap_log2, or polls where the device keeps no order; else as remote_register(), remote_export(), seal_stream_new(). */
+/* ring_remote_new() - Return: 0; -EINVAL: cap_log2, or polls where the device keeps no order, or with plain: nothing would tell a record that is not whole; else as remote_register(), remote_export(), seal_stream_new(). */
 MUST_CHECK int ring_remote_new(struct ring_remote **ret, const struct ring_remote_options *o);
 
 /* ring_remote_free() - after remote_close() of its connection. NULL is harmless. */

@@ -15,6 +15,8 @@ struct line {
 	bool expects_end;
 };
 
+static bool g_plain; /* of lines that are opened */
+
 static void look(struct line *l)
 {
 	bool any = ring_end_look(&l->a);
@@ -43,6 +45,7 @@ static void line_open(struct line *l, uint32_t cap_log2, bool polls, uint64_t st
 	assert_int_equal(remote_expect(&l->b.conn, l->b.domain, token), 0);
 	assert_int_equal(remote_connect(&l->a.conn, l->a.domain, l->bed.b_address, token), 0);
 	AWAIT(l, l->a.up && l->b.up);
+	l->a.plain = l->b.plain = g_plain;
 	ring_end_new(&l->a, cap_log2, true, polls, start);
 	ring_end_new(&l->b, cap_log2, false, polls, start);
 	AWAIT(l, l->a.ready && l->b.ready);
@@ -235,6 +238,65 @@ static void test_the_peer_goes(void **state)
 	line_close(&l);
 }
 
+static void test_plain(void **state)
+{
+	struct ring_remote_options o = { .cap_log2 = 14, .plain = true, .polls = true };
+	struct ring_remote_record record;
+	struct ring_remote *none;
+	uint8_t bytes[64];
+	struct line l;
+
+	g_plain = true;
+	both_ways(14, false, 0, 2000);
+	both_ways(12, false, UINT64_C(0xffffff00), 2000);
+	line_open(&l, 14, false, 0);
+	assert_int_equal(ring_remote_record_max(l.a.ring), (1 << 14) / 4);
+	assert_int_equal(ring_remote_send(l.a.ring, 0, 5, "in clear", 8), 0);
+	assert_non_null(memmem(l.a.memory, ring_remote_memory_size(14), "in clear", 8));
+	assert_int_equal(ring_remote_send(l.a.ring, 0, 6, NULL, 0), 0);
+	assert_int_equal(ring_remote_flush(l.a.ring), 0);
+	for (int r = RING_E_EMPTY; r == RING_E_EMPTY; look(&l))
+		r = ring_remote_receive(l.b.ring, bytes, sizeof(bytes), &record);
+	assert_int_equal(record.size, 8);
+	assert_int_equal(record.tag, 5);
+	assert_memory_equal(bytes, "in clear", 8);
+	assert_int_equal(ring_remote_receive(l.b.ring, bytes, sizeof(bytes), &record), 0);
+	assert_int_equal(record.size, 0);
+	assert_int_equal(record.tag, 6);
+	line_close(&l);
+	g_plain = false;
+	assert_int_equal(ring_remote_new(&none, &o), -EINVAL); /* who polls cannot tell that it is whole */
+}
+
+/* Whoever writes into the copy of a plain ring can say what it likes, but not beyond it. */
+static void test_plain_sizes_that_are_none(void **state)
+{
+	static const uint64_t sizes[] = { (1 << 14) / 4 + 1, 1 << 14, UINT32_MAX };
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct ring_remote_record record;
+		uint8_t bytes[(1 << 14) / 4];
+		_Atomic uint64_t *desc;
+		struct line l;
+
+		g_plain = true;
+		line_open(&l, 14, false, 0);
+		g_plain = false;
+		l.expects_end = true;
+		assert_int_equal(ring_remote_send(l.a.ring, 0, 0, "x", 1), 0);
+		desc = (_Atomic uint64_t *)((uint8_t *)l.a.memory + SHM_PAGE); /* the first one; it is written when it is published */
+		assert_int_equal(ring_remote_flush(l.a.ring), 0);
+		assert_int_not_equal(atomic_load(desc), 0);
+		desc = (_Atomic uint64_t *)((uint8_t *)l.b.memory + shm_region_size(14) + SHM_PAGE); /* in b's copy */
+		AWAIT(&l, atomic_load(desc) != 0);
+		atomic_store(desc, (atomic_load(desc) & ~UINT64_C(0xffffffff)) | sizes[i]);
+		for (unsigned n = 0; n < 100; n++)
+			look(&l);
+		assert_int_equal(ring_remote_receive(l.b.ring, bytes, sizeof(bytes), &record), -EPROTO);
+		line_close(&l);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +308,8 @@ int main(void)
 		cmocka_unit_test(test_batches_are_bounded),
 		cmocka_unit_test(test_wrong_calls),
 		cmocka_unit_test(test_the_peer_goes),
+		cmocka_unit_test(test_plain),
+		cmocka_unit_test(test_plain_sizes_that_are_none),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,6 +23,7 @@ struct ring_end {
 	void *memory;
 	struct remote_key key; /* of its copy, for the peer */
 	uint64_t number;       /* of the connection; 0: 1 */
+	bool plain;
 	bool up, ready, down;
 	enum remote_status why;
 	int error;	/* the first -EPROTO of on_done() */
@@ -67,6 +68,7 @@ static inline void ring_end_new(struct ring_end *e, uint32_t cap_log2, bool is_c
 		.number = e->number ? e->number : 1,
 		.is_client = is_client,
 		.polls = polls,
+		.plain = e->plain,
 		.start = start,
 	};
 
