@@ -209,7 +209,7 @@ static void on_export(struct verbs_conn *c, struct verbs_export *e, enum remote_
 		remote_export_unbound(&e->base);
 }
 
-/* Receives have no buffers: only a WRITE with immediate completes one well, and what fails one is what the peer sent, unless the device broke. */
+/* Receives have no buffers, so only a WRITE with immediate completes one well, and what fails one is what the peer sent, unless the device broke. */
 static void on_receive(struct verbs_conn *c, const struct ibv_wc *wc)
 {
 	switch (wc->status) {
@@ -219,15 +219,12 @@ static void on_receive(struct verbs_conn *c, const struct ibv_wc *wc)
 		else
 			remote_conn_offended(&c->base, REMOTE_BROKEN); /* a SEND, which is no operation of ours */
 		break;
-	case IBV_WC_LOC_LEN_ERR:
-	case IBV_WC_LOC_PROT_ERR:
-	case IBV_WC_LOC_ACCESS_ERR:
-	case IBV_WC_REM_ACCESS_ERR:
-	case IBV_WC_REM_INV_REQ_ERR:
-		remote_conn_offended(&c->base, REMOTE_ACCESS);
+	case IBV_WC_FATAL_ERR:
+	case IBV_WC_GENERAL_ERR:
+		remote_conn_fail(&c->base, REMOTE_BROKEN);
 		break;
 	default:
-		remote_conn_fail(&c->base, REMOTE_BROKEN);
+		remote_conn_offended(&c->base, REMOTE_ACCESS);
 	}
 }
 
