@@ -28,7 +28,7 @@ wait_for() {
 	echo "pair.sh: nobody made the wire in a minute" >&2
 	return 1
 }
-export SEALANE_VM_FLAVOUR=amd64 SEALANE_VM_MEMORY=512 SEALANE_VM_TIMEOUT="${SEALANE_VM_TIMEOUT:-240}"
+export SEALANE_VM_FLAVOUR=amd64 SEALANE_VM_MEMORY=512 SEALANE_VM_TIMEOUT="${SEALANE_VM_TIMEOUT:-330}"
 if [ -n "$relay" ]; then
 	"$relay" "$tmp/a" "$tmp/b" &
 	wire=$!
