@@ -114,7 +114,8 @@ static void count(struct lane *l, const struct role_stats *s)
 	l->reads_down = s->reads_down;
 }
 
-static void log_close(struct broker *b, const struct lane *l, const struct role_stats *s)
+/* @why: NULL: what @s says is all there is. */
+static void log_close(struct broker *b, const struct lane *l, const struct role_stats *s, const char *why)
 {
 	char src[LIMIT_SERVICE_SIZE], dst[LIMIT_SERVICE_SIZE], path[CROSS_PATH_SIZE], link_lane[LINK_LANE_ID_SIZE];
 	struct workload *w = workload_here(b, l);
@@ -128,7 +129,7 @@ static void log_close(struct broker *b, const struct lane *l, const struct role_
 		  failed ? "lane.fail" : "lane.close", LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL),
 		  LOG_STR("source", service_name_format(src, &l->source)),
 		  LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
-		  LOG_STR("why", failed ? "it ended before both sides had taken it" : NULL), LOG_STR("end", lane_end_name(s->end)),
+		  LOG_STR("why", why || !failed ? why : "it ended before both sides had taken it"), LOG_STR("end", lane_end_name(s->end)),
 		  LOG_STR("error", s->error ? log_errno_name(s->error) : NULL), LOG_U64("bytes_up", l->bytes_up),
 		  LOG_U64("bytes_down", l->bytes_down), LOG_U64("more", more));
 }
@@ -147,7 +148,7 @@ void cross_on_closed(struct broker *b, uint32_t linker, const struct role_stats 
 	}
 	count(l, s);
 	b->counters.lanes_failed += l->shm.pending && !l->cut;
-	log_close(b, l, s);
+	log_close(b, l, s, NULL);
 	cross_free(b, l);
 }
 
@@ -157,6 +158,16 @@ void cross_on_stats(struct broker *b, uint32_t linker, const struct role_stats *
 
 	if (l)
 		count(l, s);
+}
+
+/* Nobody says any more how it ended, and what it carried since it was asked for that last. */
+static void lost_with_linker(struct broker *b, struct lane *l)
+{
+	const struct role_stats s = { .end = LANE_END_LINK };
+
+	b->counters.lanes_failed += l->shm.pending && !l->cut;
+	log_close(b, l, &s, "the linker process that carried it has ended; it is started again");
+	cross_free(b, l);
 }
 
 void cross_on_linker_lost(struct broker *b, uint32_t linker)
@@ -170,7 +181,7 @@ void cross_on_linker_lost(struct broker *b, uint32_t linker)
 			if (l->link.opening)
 				carry_on_linker_lost(b, l);
 			else
-				cross_free(b, l);
+				lost_with_linker(b, l);
 		}
 	log_warn("linker.lost", LOG_U64("linker", linker), LOG_U64("lanes", n));
 }

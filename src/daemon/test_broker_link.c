@@ -1310,7 +1310,7 @@ static void test_library_and_the_dead(void **state)
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_then("\"name\":\"web\"", "\"lanes_open\":0");
 	lib_no(h, h->last_lend.lane_id, -EHOSTUNREACH, "the linker process"); /* of the one that was opening, at once */
-	event(h, "the linker process that carried it has ended", "\"tried\":1");
+	event(h, "\"code\":\"failed\",\"why\":\"the linker process that carried it has ended", "\"tried\":1");
 	h->n_porter_cut = 0;
 	serve_until_cut(h, 1);
 	assert_int_equal(h->n_porter_cut, 1); /* of the open one: should the linker's end be held by somebody */
@@ -1774,6 +1774,7 @@ static void test_linker_dies(void **state)
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200); /* nobody waits for its counters */
 	assert_null(strstr(g_answer, "link:b"));
 	event(h, "\"linker.lost\"", "\"lanes\":2");
+	event(h, "\"destination\":\"default/far\",\"path\":\"link:b\",\"why\":\"the linker process that carried it has ended; it is started again\"", "\"end\":\"link-lost\"");
 	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
 	assert_then("\"name\":\"b\"", "\"state\":\"down\"");
 	linker(h)->hold_stats = false;
