@@ -130,10 +130,10 @@ static void status_print_certificates(const json_t *o)
 static const char *status_listen_remedy(const char *error)
 {
 	if (strcmp(error, "EADDRINUSE") == 0)
-		return "another program has the port (`ss -ltnp`): end it, or change `listen`";
+		return "end that one (`ss -ltnp`), or change `listen`";
 	if (strcmp(error, "EADDRNOTAVAIL") == 0)
-		return "the address is none of this machine's (`ip address`): change `listen`, or wait for it";
-	return "see `listen` in sealane's configuration";
+		return "change `listen` (`ip address` lists what it has), or wait for it";
+	return "see `listen` in sealane.conf(5)";
 }
 
 static void status_print_listeners(const json_t *list)
@@ -147,8 +147,8 @@ static void status_print_listeners(const json_t *list)
 		if (api_bool(o, "listens"))
 			status_print(i == 0 ? "listens" : "", "at %s", status_or(o, "address"));
 		else if (api_has(o, "error"))
-			status_print(i == 0 ? "listens" : "", "NOT at %s: %s: %s; %s. It is tried again every 5 s", status_or(o, "address"), api_str(o, "error"),
-				     api_has(o, "why") ? api_str(o, "why") : "it cannot", status_listen_remedy(api_str(o, "error")));
+			status_print(i == 0 ? "listens" : "", "NOT at %s: %s (%s): %s. It is tried again every 5 s", status_or(o, "address"),
+				     api_has(o, "why") ? api_str(o, "why") : "it cannot", api_str(o, "error"), status_listen_remedy(api_str(o, "error")));
 		else
 			status_print(i == 0 ? "listens" : "", "not yet at %s", status_or(o, "address"));
 	}
