@@ -147,8 +147,8 @@ static void status_print_listeners(const json_t *list)
 		if (api_bool(o, "listens"))
 			status_print(i == 0 ? "listens" : "", "at %s", status_or(o, "address"));
 		else if (api_has(o, "error"))
-			status_print(i == 0 ? "listens" : "", "NOT at %s: %s (%s): %s. It is tried again every 5 s", status_or(o, "address"),
-				     api_has(o, "why") ? api_str(o, "why") : "it cannot", api_str(o, "error"), status_listen_remedy(api_str(o, "error")));
+			status_print(i == 0 ? "listens" : "", "NOT: %s (%s): %s. It is tried again every 5 s",
+				     api_has(o, "why") ? api_str(o, "why") : status_or(o, "address"), api_str(o, "error"), status_listen_remedy(api_str(o, "error")));
 		else
 			status_print(i == 0 ? "listens" : "", "not yet at %s", status_or(o, "address"));
 	}
