@@ -123,7 +123,7 @@ static void explain_link(const json_t *e)
 		explain_line("", "and more");
 	explain_line("lacks", explain_or(link, "lacks", in ? "nothing on this host" : "nothing: a certificate and a host are there"));
 	explain_refusal(json_object_get(link, "refused"));
-	host = json_array_get(json_object_get(link, "hosts"), 0);
+	host = i == 1 ? json_array_get(json_object_get(link, "hosts"), 0) : NULL; /* of several each one decides for itself */
 	other = api_path("%s%s, by its own intentions: there, run `sealane explain %s %s`",
 			 api_has(host, "name") ? "host " : in ? "the source's host" : "the destination's host", explain_or(host, "name", ""), source, destination);
 	explain_line("also decides", other);

@@ -49,7 +49,7 @@ check_match "status, at the client" 'other hosts: 3 known, 3 up .*lanes: 9 to ot
 	"$(on a sl status | tr '\n' ' ')"
 check_match "status, at a server" 'lanes: 0 to other hosts, [234] from them .*certificates +2 of 2 can be used .*authority +host a, answered' \
 	"$(on b sl status | tr '\n' ' ')"
-check_match "explain, at the client" 'allowed by this host; .*to host c at 10\.99\.0\.3:7443, which is up; a session for it stands .*also decides' \
+check_match "explain, at the client" 'allowed by this host \(a\); .*to host c at 10\.99\.0\.3:7443, which is up; a session for it stands .*also decides' \
 	"$(on a sl explain web echo | tr '\n' ' ')"
 check_match "explain, at a server" 'route +link .*from host a at 10\.99\.0\.1:[0-9]+; a session of default/web stands .*source +on another host' \
 	"$(on b sl explain web echo | tr '\n' ' ')"
