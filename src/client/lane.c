@@ -76,7 +76,7 @@ int lane_make(struct sealane_lane **ret, struct lane_parts *parts)
 	set_names(lane, parts);
 	if (lane->is_link) {
 		lane->may_spin = true; /* others run between two looks */
-		lane->tx_spin.pays = lane->rx_spin.pays = 0;
+		lane->tx_spin.waits_first = lane->rx_spin.waits_first = LANE_LINK_WAITS_FIRST;
 	}
 	ring_tx_init(&lane->tx, lane->own.base, lane->peer.base, lane->own.cap_log2, parts->start);
 	ring_rx_init(&lane->rx, lane->own.base, lane->peer.base, lane->peer.cap_log2, parts->start);

@@ -29,7 +29,7 @@ enum lane_tag {
 struct lane_spin {
 	uint32_t pays;	  /* average, LANE_SPIN_ONE: always */
 	uint32_t skipped; /* sleeps without a try since the last one */
-	bool was_tried;
+	uint32_t waits_first; /* so many waits before the first try */
 	uint64_t steady_from; /* receiver: number of the record from which on none was long in coming */
 	uint64_t n_waits;     /* since then */
 	uint64_t steady_least; /* records that make a steady stream: more, each time that one turned out not to be */
@@ -56,7 +56,7 @@ struct lane_parts {
 	const struct keys_domain *domain; /* NULL: the process's; lives for ever */
 };
 
-enum { LANE_SPIN_ONE = 1024, LANE_STEADY_RECORDS = 64 };
+enum { LANE_SPIN_ONE = 1024, LANE_STEADY_RECORDS = 64, LANE_LINK_WAITS_FIRST = 8 };
 
 /* Two threads at most: the sender's half and the receiver's half are on lines of their own. */
 struct sealane_lane {

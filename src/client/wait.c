@@ -9,8 +9,8 @@
  *
  * On a lane to another host the peer is a linker, which has work to do for us before anything can come, and may be on our own core: so there others are
  * let run between two looks, as the linker itself does (base/spin.h). On a core that has other work too a look can be milliseconds after
- * the one before; so while that does not pay it is tried more rarely still (LINK_TRY_EVERY), and for the first time when the lane has shown that it is
- * used for more than a question (LINK_TRY_FIRST).
+ * the one before; so while that does not pay it is tried more rarely still (LINK_TRY_EVERY), and not at all before the lane has shown that it is
+ * used for more than a question (LANE_LINK_WAITS_FIRST).
  *
  * The futex is the cheapest sleep but does not tell of the peer's death, nor of a cut; so a sleep on it lasts at most RING_FUTEX_NS.
  * The receiver then sleeps on the bell and the leash, without a limit: a lane that nobody uses costs no CPU. A sender that waits
@@ -34,7 +34,6 @@ enum {
 	SPIN_NS = 60 * 1000,
 	SPIN_TRY_EVERY = 64,
 	LINK_TRY_EVERY = 512,
-	LINK_TRY_FIRST = 8,
 	SPIN_PAYS = LANE_SPIN_ONE / 8,
 	/* Looks at the ring between two looks at the clock; the first few come cheap. */
 	LOOKS_PER_CLOCK = 64,
@@ -162,11 +161,14 @@ int lane_over(struct sealane_lane *lane, int error)
 
 static bool spin_pays(const struct sealane_lane *lane, struct lane_spin *s)
 {
-	uint32_t every = !lane->is_link ? SPIN_TRY_EVERY : s->was_tried ? LINK_TRY_EVERY : LINK_TRY_FIRST;
+	uint32_t every = lane->is_link ? LINK_TRY_EVERY : SPIN_TRY_EVERY;
 
+	if (s->waits_first > 0) {
+		s->waits_first--;
+		return false;
+	}
 	if (s->pays >= SPIN_PAYS || ++s->skipped >= every) {
 		s->skipped = 0;
-		s->was_tried = true;
 		return true;
 	}
 	return false;
