@@ -103,6 +103,21 @@ static void explain_refusal(const json_t *refused)
 	explain_line("refused last", text);
 }
 
+/* "link, rdma (rxe0), from this host to another one"; or TLS, and why not RDMA. @host: the first one, or NULL. */
+static void explain_path(const json_t *host, bool in)
+{
+	const char *path = explain_or(host, "path", ""), *why = explain_or(host, "path_why", "");
+	AUTO_FREE(char) line = api_path("link, %s, %s", path[0] && strcmp(path, "tls") != 0 ? path : "TLS",
+					in ? "from another host to this one" : "from this host to another one");
+	AUTO_FREE(char) not_rdma = api_path("tls, not rdma: %s", why);
+
+	explain_line("path", line);
+	if (why[0])
+		explain_line("", not_rdma);
+	else if (host && !path[0])
+		explain_line("", "rdma, if the other host has a device as well: the session's first moments decide");
+}
+
 /* Over which hosts, what is missing before a lane can go there, and that this host's word is only one of two. */
 static void explain_link(const json_t *e)
 {
@@ -114,7 +129,7 @@ static void explain_link(const json_t *e)
 
 	if (!json_is_object(link))
 		return;
-	explain_line("path", in ? "link, TLS, from another host to this one" : "link, TLS, from this host to another one");
+	explain_path(json_array_get(json_object_get(link, "hosts"), 0), in);
 	json_array_foreach(json_object_get(link, "hosts"), i, host)
 		explain_host(host, source, in);
 	if (i == 0)

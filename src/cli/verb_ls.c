@@ -101,21 +101,22 @@ static void ls_row_intention(struct table *t, const json_t *o)
 		  api_has(o, "expires") ? unit_format_time(expires, api_i64(o, "expires")) : NULL, note, api_str(o, "where"));
 }
 
-/* "out 5f3a9c01-17": the other host's list has "in" and the same. */
+/* "out 5f3a9c01-17", "out 5f3a9c01-17 rdma (rxe0)": the other host's list has "in" and the same. */
 static const char *ls_lane_link(char *buf, size_t size, const json_t *link)
 {
-	const char *direction = api_str(link, "direction"), *id = api_str(link, "id");
+	const char *direction = api_str(link, "direction"), *id = api_str(link, "id"), *path = api_str(link, "path");
+	bool rdma = path && strncmp(path, "rdma", 4) == 0;
 
 	if (!direction)
 		return NULL;
-	snprintf(buf, size, "%s%s%s", direction, id ? " " : "", id ? id : "");
+	snprintf(buf, size, "%s%s%s%s%s", direction, id ? " " : "", id ? id : "", rdma ? " " : "", rdma ? path : "");
 	return buf;
 }
 
 static void ls_row_lane(struct table *t, const json_t *o)
 {
 	const json_t *client = json_object_get(o, "client"), *server = json_object_get(o, "server");
-	char link[64];
+	char link[128];
 	char age[UNIT_TEXT_SIZE], up[UNIT_TEXT_SIZE], down[UNIT_TEXT_SIZE], cpid[UNIT_TEXT_SIZE], spid[UNIT_TEXT_SIZE];
 
 	table_add(t, api_str(o, "id"), api_str(o, "path"), ls_lane_link(link, sizeof(link), json_object_get(o, "link")), api_str(client, "workload"), api_str(client, "service"),

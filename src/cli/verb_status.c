@@ -154,6 +154,36 @@ static void status_print_listeners(const json_t *list)
 	}
 }
 
+static void status_print_device(const json_t *o, const char *head)
+{
+	char pinned[UNIT_TEXT_SIZE];
+
+	if (api_has(o, "device"))
+		status_print(head, "%s at %s; %" PRId64 " connections, %s pinned, %" PRId64 " offences", api_str(o, "device"), status_or(o, "address"),
+			     api_i64(o, "connections"), unit_format_bytes(pinned, (double)api_i64(o, "pinned_bytes")), api_i64(o, "offences"));
+	else
+		status_print(head, "none: %s", api_has(o, "why") ? api_str(o, "why") : "not told yet");
+	if (api_i64(o, "quarantined"))
+		status_print("", "%" PRId64 " peers broke a rule, and have no connection for a while", api_i64(o, "quarantined"));
+}
+
+/* One line for all linkers that have nothing. */
+static void status_print_rdma(const json_t *o)
+{
+	const json_t *list = json_object_get(o, "linkers"), *linker;
+	size_t i, n = 0;
+
+	if (!json_is_object(o))
+		return;
+	json_array_foreach(list, i, linker)
+		if (api_has(linker, "device"))
+			status_print_device(linker, n++ == 0 ? "rdma" : "");
+	if (strcmp(status_or(o, "mode"), "off") == 0)
+		status_print("rdma", "off");
+	else if (n == 0)
+		status_print_device(json_array_get(list, 0), "rdma");
+}
+
 static void status_print_links(const json_t *o)
 {
 	if (!json_is_object(o))
@@ -190,6 +220,7 @@ int verb_status(struct cli *c, int argc, char **argv)
 		     api_bool(json_object_get(s, "roles"), "checker") ? "" : "; the checker is not running",
 		     api_bool(json_object_get(s, "roles"), "porter") ? "" : "; the porter is not running");
 	status_print_links(json_object_get(s, "links"));
+	status_print_rdma(json_object_get(s, "rdma"));
 	status_print_catalogue(json_object_get(s, "catalogue"));
 	status_print_counts(json_object_get(s, "counts"), json_object_get(s, "counters"));
 	json_array_foreach(json_object_get(s, "config_files"), i, file)

@@ -47,6 +47,9 @@ static int top_compare(const void *a, const void *b)
 static void top_row(struct table *t, const struct top_lane *l)
 {
 	const json_t *client = json_object_get(l->lane, "client"), *server = json_object_get(l->lane, "server");
+	const char *way = api_str(json_object_get(l->lane, "link"), "path");
+	bool rdma = way && strncmp(way, "rdma", 4) == 0;
+	AUTO_FREE(char) path = api_path("%s%s%s", api_str(l->lane, "path"), rdma ? " " : "", rdma ? way : "");
 	char bytes[UNIT_TEXT_SIZE], rate[UNIT_TEXT_SIZE + 4] = "", reads[UNIT_TEXT_SIZE] = "", total[UNIT_TEXT_SIZE] = "";
 
 	if (l->counted) {
@@ -55,7 +58,7 @@ static void top_row(struct table *t, const struct top_lane *l)
 		unit_format_bytes(total, top_sum(l->lane, "bytes_up", "bytes_down"));
 	}
 	table_add(t, rate, reads, total, api_str(client, "workload"), api_str(client, "service"), api_str(server, "workload"),
-		  api_str(server, "service"), api_str(l->lane, "path"), api_str(l->lane, "id"));
+		  api_str(server, "service"), path, api_str(l->lane, "id"));
 }
 
 static void top_print(const json_t *lanes, const json_t *before, double seconds)

@@ -88,7 +88,7 @@ struct config_link {
 	char authority[LIMIT_NAME_SIZE]; /* the host that answers for certificates; "": the one that this host joined */
 	char *certificates;		/* the directory that others put certificates into; NULL: none, there is an authority */
 	double svid_life_s, idle_s, timeout_s; /* default 1 h, 60 s, 15 s */
-	enum config_rdma { CONFIG_RDMA_AUTO, CONFIG_RDMA_OFF } rdma; /* `rdma = auto | off` */
+	enum config_rdma { CONFIG_RDMA_AUTO, CONFIG_RDMA_OFF, CONFIG_RDMA_PLAIN } rdma; /* `rdma = auto | off | plain` */
 	char rdma_listen[LIMIT_ADDRESS_SIZE]; /* "": as config_rdma_address() finds it */
 	uint32_t window;		/* bytes; default 256 KiB */
 	char congestion[20];		/* "": the kernel's own choice; default cubic */

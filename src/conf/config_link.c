@@ -169,12 +169,14 @@ int config_set_link_congestion(struct loader *l, void *obj, const struct conf_no
 
 int config_set_rdma(struct loader *l, void *obj, const struct conf_node *n)
 {
-	bool off = n->kind == CONF_STRING && strcmp(n->string, "off") == 0;
+	static const char *const words[] = { [CONFIG_RDMA_AUTO] = "auto", [CONFIG_RDMA_OFF] = "off", [CONFIG_RDMA_PLAIN] = "plain" };
 
-	if (!off && (n->kind != CONF_STRING || strcmp(n->string, "auto") != 0))
-		return config_bad_value(l, n, "auto or off");
-	l->config->link.rdma = off ? CONFIG_RDMA_OFF : CONFIG_RDMA_AUTO;
-	return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (n->kind == CONF_STRING && strcmp(n->string, words[i]) == 0) {
+			l->config->link.rdma = (enum config_rdma)i;
+			return 0;
+		}
+	return config_bad_value(l, n, "auto, off, or plain where the network of the device encrypts");
 }
 
 static uint16_t port_of(const struct sockaddr_storage *a)

@@ -229,6 +229,10 @@ static void consul_says_the_same(void **state)
 }
 
 /* One case a line: what is wrong, and the whole message. */
+#define RDMA_LISTEN(found)                                                                                                                          \
+	"a.conf:1:1: key 'rdma_listen': found \"" found "\", expected the address of one RDMA device in numbers and a port up to 65519, such as " \
+	"\"10.0.0.1:7443\" (`rdma link` and `ip address` tell which device has which)"
+
 static const struct {
 	const char *a, *b, *error;
 } g_mistakes[] = {
@@ -352,6 +356,10 @@ static const struct {
 	{ "svid_life = 1s", NULL, "a.conf:1:1: key 'svid_life': found 1s, expected a duration from 10s to 30d" },
 	{ "link_window = 8k", NULL, "a.conf:1:1: key 'link_window': found 8kib, expected a whole number from 16384 to 16777216" },
 	{ "link_congestion = \"no such\"", NULL, "a.conf:1:1: key 'link_congestion': found \"no such\", expected the name of a congestion control such as \"cubic\" or \"bbr\", or \"system\"" },
+	{ "rdma = on", NULL, "a.conf:1:1: key 'rdma': found \"on\", expected auto, off, or plain where the network of the device encrypts" },
+	{ "rdma_listen = rxe0", NULL, RDMA_LISTEN("rxe0") },
+	{ "rdma_listen = \"0.0.0.0:7443\"", NULL, RDMA_LISTEN("0.0.0.0:7443") },
+	{ "rdma_listen = \"10.0.0.1:65520\"", NULL, RDMA_LISTEN("10.0.0.1:65520") },
 	{ "certificates = certs", NULL, "a.conf:1:1: key 'certificates': found \"certs\", expected an absolute path such as \"/etc/sealane/certs\"" },
 	{ "etcd {}", NULL, "a.conf:1:1: key 'etcd': there are no endpoints, expected endpoints = [ \"https://10.0.0.9:2379\", ... ]" },
 	{ "etcd { endpoints = \"10.0.0.9:2379\" }", NULL,
@@ -518,6 +526,34 @@ static void links_are_read(void **state)
 	assert_int_equal(c->link.window, 256 << 10);
 	assert_string_equal(c->link.congestion, "cubic");
 	config_free(c);
+}
+
+static void address_is(const char *text, unsigned linker, const char *expected)
+{
+	struct config *c = accepted(text, NULL);
+	char got[LIMIT_ADDRESS_SIZE];
+	const char *lacks = config_rdma_address(c, linker, got);
+
+	assert_string_equal(got, expected);
+	assert_true(!lacks == (expected[0] != '\0'));
+	config_free(c);
+}
+
+/* Where linkers open their devices: what was said, then what is one machine's address. */
+static void rdma_addresses(void **state)
+{
+	struct config *c = accepted("rdma = off", NULL);
+
+	assert_int_equal(c->link.rdma, CONFIG_RDMA_OFF);
+	config_free(c);
+	address_is("", 0, "");
+	address_is("listen = \"0.0.0.0:7443\"", 0, "");
+	address_is("listen = [ \"[::]:7443\", \"10.0.0.1:7443\" ]", 0, "10.0.0.1:7443");
+	address_is("listen = [ \"10.0.0.1:7443\" ]", 3, "10.0.0.1:7446");
+	address_is("listen = [ \"10.0.0.1:65535\" ]", 0, "10.0.0.1:65535");
+	address_is("listen = [ \"10.0.0.1:65535\" ]", 1, "");
+	address_is("host_name = a\nlisten = \"0.0.0.0:7443\"\nhost a { address = \"[fd00::1]:7443\" }\nhost b { address = \"10.0.0.2:1\" }", 1, "[fd00::1]:7444");
+	address_is("listen = \"10.0.0.1:7443\"\nrdma_listen = \"10.8.0.1:4000\"", 2, "10.8.0.1:4002");
 }
 
 static void etcd_is_read(void **state)
@@ -700,7 +736,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(names_of_other_hosts), cmocka_unit_test(nobody_can_come), cmocka_unit_test(nothing_said_loads),
 		cmocka_unit_test(examples_load),	 cmocka_unit_test(the_article_loads),
 		cmocka_unit_test(links_are_read),
-		cmocka_unit_test(etcd_is_read),
+		cmocka_unit_test(rdma_addresses), cmocka_unit_test(etcd_is_read),
 	};
 
 	g_examples = argc > 1 ? argv[1] : NULL;

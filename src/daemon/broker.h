@@ -260,6 +260,8 @@ struct explained_host {
 	char address[LIMIT_ADDRESS_SIZE];
 	uint32_t state; /* enum link_host_state, of the session between the two hosts */
 	bool session;	/* the source's own session, which carries the lane, stands; else the first lane opens one */
+	char path[96];	/* of that session: "tls", "rdma (rxe0)"; "": there is none */
+	char path_why[256]; /* why it is, or would be, not RDMA; "": it is, or nothing is against it on this host */
 	unsigned kinds; /* outbound: enum offer_kind, what it takes lanes of the service for; 0: not said */
 };
 

@@ -300,7 +300,7 @@ static void get_status(struct call *c)
 {
 	json_t *status = view_status(c->b, now_s());
 
-	if (status && (json_object_set_new(status, "catalogue", view_catalogue(c->b)) < 0 ||
+	if (status && (json_object_set_new(status, "catalogue", view_catalogue(c->b)) < 0 || json_object_set_new(status, "rdma", view_rdma(c->b)) < 0 ||
 		       json_object_set_new(status, "links", view_links_status(c->b)) < 0)) {
 		json_decref(status);
 		status = NULL;

@@ -16,6 +16,7 @@
 #include "daemon/broker_int.h"
 
 #include "core/svid.h"
+#include "daemon/broker_views.h"
 
 #include <stdio.h>
 
@@ -54,16 +55,28 @@ static bool comes_from_elsewhere(struct broker *b, const struct service_name *so
 
 /* ------------------------------------------------------------------ a way out */
 
-static bool has_session(const struct broker *b, const struct link_host *h, const struct service_name *source)
+static const struct link_session *session_to(const struct broker *b, const struct link_host *h, const struct service_name *source)
 {
 	char id[LIMIT_SPIFFE_ID_SIZE];
 
 	spiffe_id_format(id, b->config->trust_domain, source);
 	for (const struct link_session *s = b->sessions; s; s = s->hh.next)
 		if (!s->inbound && s->hid == h->hid && strcmp(s->local, id) == 0)
-			return true;
-	return false;
+			return s;
+	return NULL;
 }
+
+/* @s: NULL: there is none yet. */
+static void fill_path(const struct broker *b, const struct link_session *s, struct explained_host *x)
+{
+	const char *why = s ? view_session_path_why(b, s) : device_lacks(&b->devices[0]);
+
+	if (s)
+		view_session_path(s, x->path);
+	x->session = s;
+	snprintf(x->path_why, sizeof(x->path_why), "%s", why);
+}
+static_assert(sizeof(((struct explained_host *)0)->path) == VIEW_PATH_SIZE, "copied whole");
 
 /* Which kinds of lanes @h has it up for, as far as is known: enum offer_kind. */
 static unsigned kinds_at(const struct link_host *h, const struct service_name *destination)
@@ -93,7 +106,7 @@ static void fill_far(struct broker *b, const struct service_name *source, const 
 		memcpy(x->name, h->name, sizeof(x->name));
 		memcpy(x->address, h->address, sizeof(x->address));
 		x->state = h->state;
-		x->session = has_session(b, h, source);
+		fill_path(b, session_to(b, h, source), x);
 		x->kinds = kinds;
 		e->n_far++;
 	}
@@ -173,7 +186,7 @@ static void fill_peers(struct broker *b, const struct service_name *source, stru
 			memcpy(x->name, h->name, sizeof(x->name));
 		memcpy(x->address, s->address, sizeof(x->address));
 		x->state = LINK_HOST_UP;
-		x->session = true;
+		fill_path(b, s, x);
 	}
 }
 

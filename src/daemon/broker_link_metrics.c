@@ -144,8 +144,35 @@ static void peer_sample(FILE *f, const struct broker *b, const struct peer_famil
 		fprintf(f, "%" PRIu64 "\n", value);
 }
 
+static void rdma_families(FILE *f, const struct broker *b)
+{
+	struct role_rdma_stats sum = { .offences = b->link.rdma_offences };
+	uint64_t n[2] = { 0 };
+
+	for (size_t i = 0; i < b->n_linkers; i++) {
+		sum.n_conns += b->devices[i].stats.n_conns;
+		sum.n_quarantined += b->devices[i].stats.n_quarantined;
+		sum.pinned += b->devices[i].stats.pinned;
+		sum.offences += b->devices[i].stats.offences;
+	}
+	for (const struct link_session *s = b->sessions; s; s = s->hh.next)
+		n[s->path == SESSION_PATH_RDMA]++;
+	metrics_family(f, "sealane_link_path_sessions", "gauge", "Sessions with other hosts, by how their frames go.");
+	fprintf(f, "sealane_link_path_sessions{path=\"tls\"} %" PRIu64 "\n", n[0]);
+	fprintf(f, "sealane_link_path_sessions{path=\"rdma\"} %" PRIu64 "\n", n[1]);
+	metrics_family(f, "sealane_rdma_connections", "gauge", "RDMA connections of all linkers, also those that are being made.");
+	fprintf(f, "sealane_rdma_connections %" PRIu32 "\n", sum.n_conns);
+	metrics_family(f, "sealane_rdma_pinned_bytes", "gauge", "Memory that is registered with devices, and so pinned.");
+	fprintf(f, "sealane_rdma_pinned_bytes %" PRIu64 "\n", sum.pinned);
+	metrics_family(f, "sealane_rdma_quarantined_peers", "gauge", "Peers that broke a rule, with which no RDMA connection is made for a while.");
+	fprintf(f, "sealane_rdma_quarantined_peers %" PRIu32 "\n", sum.n_quarantined);
+	metrics_family(f, "sealane_rdma_offences_total", "counter", "Accesses of peers that were refused, and records that did not open.");
+	fprintf(f, "sealane_rdma_offences_total %" PRIu64 "\n", sum.offences);
+}
+
 void metrics_links(FILE *f, const struct broker *b)
 {
+	rdma_families(f, b);
 	host_families(f, b);
 	session_families(f, b);
 	lane_families(f, b);

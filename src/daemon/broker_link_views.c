@@ -10,6 +10,7 @@
 #include "daemon/broker_ca.h"
 #include "daemon/broker_link.h"
 
+#include <stdio.h>
 #include <time.h>
 
 static const struct link_host *host_of(const struct broker *b, uint32_t hid)
@@ -124,14 +125,69 @@ json_t *view_hosts(struct broker *b)
 	return json_pack("{s:o,s:o}", "name", or_null(b->host), "hosts", list);
 }
 
+const char *view_session_path(const struct link_session *s, char *buf)
+{
+	if (s->path == SESSION_PATH_RDMA)
+		snprintf(buf, VIEW_PATH_SIZE, "rdma (%s)", s->device);
+	else
+		snprintf(buf, VIEW_PATH_SIZE, "tls");
+	return buf;
+}
+
+/* What this host lacks counts first: then the other one was not even asked. */
+const char *view_session_path_why(const struct broker *b, const struct link_session *s)
+{
+	const struct link_device *d = &b->devices[(uint32_t)(s->key >> 32) % LIMIT_LINKERS];
+	const char *lacks = device_lacks(d);
+
+	if (s->path == SESSION_PATH_RDMA)
+		return "";
+	if (lacks[0])
+		return lacks;
+	return s->path_why;
+}
+
+const struct link_session *view_lane_session(const struct broker *b, uint64_t link_id)
+{
+	for (const struct link_session *s = b->sessions; s; s = s->hh.next)
+		if (s->tag && s->tag == (uint32_t)(link_id >> 32))
+			return s;
+	return NULL;
+}
+
+static json_t *view_device(uint32_t linker, const struct link_device *d)
+{
+	const char *lacks = device_lacks(d);
+
+	return json_pack("{s:I,s:o,s:o,s:o,s:b,s:b,s:o,s:I,s:I,s:I,s:I}", "linker", (json_int_t)linker, "device", or_null(d->is.device), "address", or_null(d->asked.address),
+			 "why", or_null(lacks), "atomics", d->is.atomics, "windows", d->is.windows, "memlock_bytes",
+			 d->known && d->is.memlock <= INT64_MAX ? json_integer((json_int_t)d->is.memlock) : json_null(), "connections", (json_int_t)d->stats.n_conns,
+			 "quarantined", (json_int_t)d->stats.n_quarantined, "pinned_bytes", (json_int_t)d->stats.pinned, "offences", (json_int_t)d->stats.offences);
+}
+
+json_t *view_rdma(const struct broker *b)
+{
+	static const char *const modes[RDMA_MODE_N] = { [RDMA_OFF] = "off", [RDMA_AUTO] = "auto", [RDMA_PLAIN] = "plain" };
+	json_t *list = json_array();
+
+	if (b->n_linkers == 0) {
+		json_decref(list);
+		return json_null();
+	}
+	for (uint32_t i = 0; i < b->n_linkers; i++)
+		list = append(list, view_device(i, &b->devices[i]));
+	return json_pack("{s:s,s:o}", "mode", modes[b->devices[0].asked.mode], "linkers", list);
+}
+
 static json_t *view_link(const struct broker *b, const struct link_session *s)
 {
 	const struct link_host *h = host_of(b, s->hid);
 	const struct role_session_stats *st = &s->stats;
+	char path[VIEW_PATH_SIZE];
 
-	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:o,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "direction", s->inbound ? "in" : "out", "host",
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "direction", s->inbound ? "in" : "out", "host",
 			 h ? view_text(h->name) : json_null(), "local_id", or_null(s->local), "peer_id", or_null(s->peer), "address",
-			 or_null(s->address), "path", "tls", "cipher", or_null(s->cipher), "resumed", s->resumed, "up",
+			 or_null(s->address), "path", view_text(view_session_path(s, path)), "path_why", or_null(view_session_path_why(b, s)), "cipher", or_null(s->cipher), "resumed", s->resumed, "up",
 			 (json_int_t)s->up_unix_s, "lanes", (json_int_t)st->n_lanes, "opened", (json_int_t)st->n_opened, "refused",
 			 (json_int_t)st->n_refused, "bytes_in", (json_int_t)st->bytes_in, "bytes_out", (json_int_t)st->bytes_out, "rtt_us",
 			 (json_int_t)st->rtt_us);

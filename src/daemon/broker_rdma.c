@@ -33,7 +33,7 @@ static struct role_rdma wanted(const struct broker *b, uint32_t linker, const ch
 	*ret_why = "rdma = off";
 	if (!b->config || b->config->link.rdma == CONFIG_RDMA_OFF)
 		return m;
-	m.mode = RDMA_AUTO;
+	m.mode = b->config->link.rdma == CONFIG_RDMA_PLAIN ? RDMA_PLAIN : RDMA_AUTO;
 	*ret_why = config_rdma_address(b->config, linker, m.address);
 	return m;
 }

@@ -455,12 +455,14 @@ static json_t *lane_kind(const struct lane *l)
 static json_t *view_lane_link(const struct broker *b, const struct lane *l)
 {
 	const struct link_host *h = l->path == LANE_PATH_LINK ? host_at(b, l->link.hid) : NULL;
-	char id[LINK_LANE_ID_SIZE];
+	const struct link_session *s = l->path == LANE_PATH_LINK ? view_lane_session(b, l->link.id) : NULL;
+	char id[LINK_LANE_ID_SIZE], path[VIEW_PATH_SIZE];
 
 	if (l->path != LANE_PATH_LINK)
 		return json_null();
-	return json_pack("{s:o,s:s,s:o,s:o}", "id", text_or_null(link_lane_id(id, l->link.id)), "direction", l->link.inbound ? "in" : "out", "host",
-			 text_or_null(h ? h->name : NULL), "address", text_or_null(l->link.inbound ? l->link.peer : h ? h->address : NULL));
+	return json_pack("{s:o,s:s,s:o,s:o,s:s}", "id", text_or_null(link_lane_id(id, l->link.id)), "direction", l->link.inbound ? "in" : "out", "host",
+			 text_or_null(h ? h->name : NULL), "address", text_or_null(l->link.inbound ? l->link.peer : h ? h->address : NULL), "path",
+			 s ? view_session_path(s, path) : "tls");
 }
 
 static json_t *view_lane(const struct broker *b, const struct lane *l)
@@ -545,9 +547,10 @@ static json_t *view_explained_link(const struct broker_explanation *e)
 		return json_null();
 	hosts = json_array();
 	for (size_t i = 0; i < e->n_far; i++)
-		hosts = list_add(hosts, json_pack("{s:o,s:o,s:s,s:b,s:o}", "name", text_or_null(e->far[i].name), "address",
+		hosts = list_add(hosts, json_pack("{s:o,s:o,s:s,s:b,s:o,s:o,s:o}", "name", text_or_null(e->far[i].name), "address",
 						  text_or_null(e->far[i].address), "state", states[e->far[i].state], "session",
-						  e->far[i].session, "takes", text_or_null(offer_kinds_format(kinds, e->far[i].kinds))));
+						  e->far[i].session, "takes", text_or_null(offer_kinds_format(kinds, e->far[i].kinds)), "path",
+						  text_or_null(e->far[i].path), "path_why", text_or_null(e->far[i].path_why)));
 	return json_pack("{s:s,s:o,s:o,s:o,s:o}", "direction", e->inbound ? "in" : "out", "hosts", hosts, "more", number(e->n_far_more), "lacks",
 			 text_or_null(e->lacks), "refused", view_refusal(e->refusal));
 }

@@ -8,6 +8,7 @@
 #define DAEMON_BROKER_VIEWS_H
 
 #include "daemon/broker.h"
+#include "daemon/broker_link.h"
 
 #include <jansson.h>
 
@@ -24,6 +25,16 @@ json_t *view_hosts(struct broker *b);
 json_t *view_links(const struct broker *b);
 /* view_links_status() - the same and certificates at a glance, for `sealane status`; JSON null for a host that is alone. */
 json_t *view_links_status(struct broker *b);
+/* view_rdma() - linkers' devices, for `sealane status`; JSON null for a host without linkers. */
+json_t *view_rdma(const struct broker *b);
+/*
+ * view_session_path() - "tls" or "rdma (rxe0)", into @buf of VIEW_PATH_SIZE, which it returns. view_session_path_why() - why it is not RDMA, for people; "" if it is.
+ * view_lane_session() - by which session of those that stand a lane goes; NULL: none is known.
+ */
+enum { VIEW_PATH_SIZE = 96 };
+const char *view_session_path(const struct link_session *s, char *buf);
+const char *view_session_path_why(const struct broker *b, const struct link_session *s);
+const struct link_session *view_lane_session(const struct broker *b, uint64_t link_id);
 json_t *view_explain(struct broker *b, const struct service_name *source, const struct service_name *destination,
 		     int64_t now_unix_s);
 

@@ -191,6 +191,10 @@ static void fill_sessions(struct fake_broker *f)
 	copy(s[1].local, sizeof(s[1].local), "spiffe://example.org/host/a");
 	copy(s[1].peer, sizeof(s[1].peer), "spiffe://example.org/ns/default/svc/far");
 	copy(s[1].address, sizeof(s[1].address), "10.0.0.9:40123");
+	s[0].path = SESSION_PATH_RDMA;
+	memcpy(s[0].device, "rxe0", sizeof("rxe0"));
+	memcpy(s[1].path_why, "the other host says no", sizeof("the other host says no"));
+	f->b.devices[0] = (struct link_device){ .asked.mode = RDMA_AUTO, .known = true, .is.device = "rxe0", .stats = { .pinned = 4096, .offences = 2 } };
 	for (size_t i = 0; i < ARRAY_SIZE(f->sessions); i++)
 		HASH_ADD(hh, f->b.sessions, key, sizeof(s[i].key), &s[i]);
 	f->peer = (struct link_peer){ .n_sessions = 1, .bytes_in = 10, .bytes_out = 20 };

@@ -712,6 +712,7 @@ static int take_device(struct linker *k, const struct role_rdma *m)
 	struct remote *device;
 	int r = 0;
 
+	linker_set_rdma_plain(k, m->mode == RDMA_PLAIN);
 	linker_device_open(m, &device, &told.u.device);
 	if (device)
 		r = linker_set_remote(k, device, m->address);

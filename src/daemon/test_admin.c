@@ -254,6 +254,12 @@ static void test_other_hosts(void **state)
 	assert_int_equal(json_unpack(link, "{s:s,s:I}", "peer_id", &peer, "rtt_us", &rtt), 0);
 	assert_string_equal(peer, "spiffe://example.org/host/b");
 	assert_int_equal(rtt, 137);
+	assert_int_equal(json_unpack(link, "{s:s,s:n}", "path", &path, "path_why"), 0);
+	assert_string_equal(path, "rdma (rxe0)");
+	link = json_array_get(json_object_get(links.json, "links"), 1);
+	assert_int_equal(json_unpack(link, "{s:s,s:s}", "path", &path, "path_why", &reason), 0);
+	assert_string_equal(path, "tls");
+	assert_string_equal(reason, "the other host says no");
 	assert_int_equal(json_unpack(json_array_get(json_object_get(lanes.json, "lanes"), 2), "{s:s}", "path", &path), 0);
 	assert_string_equal(path, "link:b");
 	assert_int_equal(json_unpack(json_array_get(json_object_get(lanes.json, "lanes"), 3), "{s:s}", "path", &path), 0);
@@ -342,7 +348,7 @@ static void test_explain(void **state)
 	assert_int_equal(none.status, 200);
 	AUTO_REPLY far = ask(*state, "GET", "/v1/explain?source=web&destination=far", NULL);
 	assert_non_null(strstr(far.body, "\"link\":{\"direction\":\"out\",\"hosts\":[{\"name\":\"b\",\"address\":\"10.0.0.2:7443\",\"state\":\"down\","
-				   "\"session\":false,\"takes\":\"socket\"}],\"more\":1,\"lacks\":\"a certificate\",\"refused\":{\"host\":\"b\","
+				   "\"session\":false,\"takes\":\"socket\",\"path\":null,\"path_why\":null}],\"more\":1,\"lacks\":\"a certificate\",\"refused\":{\"host\":\"b\","
 				   "\"code\":\"denied\",\"why\":\"not here\",\"at\":1700000000}}"));
 	assert_non_null(strstr(far.body, "\"to_allow\":[{\"host\":\"b\",\"command\":\"sealane intention allow default/web default/far\"}]"));
 	assert_string_equal(json_string_value(json_object_get(none.json, "decision")), "deny");

@@ -453,7 +453,7 @@ static void test_goes_out(void **state)
 	linker(h)->lane = (struct role_stats){ .lane_id = lane, .bytes_up = 77 };
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
 	assert_then("\"path\":\"link:b\"", "\"bytes_up\":77");
-	assert_then("\"link\":", "{\"id\":\"5f3a9c01-17\",\"direction\":\"out\",\"host\":\"b\",\"address\":\"10.0.0.2:7443\"}");
+	assert_then("\"link\":", "{\"id\":\"5f3a9c01-17\",\"direction\":\"out\",\"host\":\"b\",\"address\":\"10.0.0.2:7443\",\"path\":\"tls\"}");
 	assert_int_equal(http(h, "GET", "/v1/workloads/web", ""), 200);
 	assert_then("\"lanes_open\":1", "\"allowed\":1");
 	event(h, "\"lane.allow\"", "\"path\":\"link:b\"");
@@ -768,7 +768,7 @@ static void test_comes_in(void **state)
 	assert_told("\"lane.allow\"", "\"path\":\"link:b\""); /* known by its address and its certificate */
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
 	assert_then("\"path\":\"link:b\"", "\"workload\":null");
-	assert_then("\"link\":", "{\"id\":\"5f3a9c01-18\",\"direction\":\"in\",\"host\":\"b\",\"address\":\"10.0.0.2:40123\"}");
+	assert_then("\"link\":", "{\"id\":\"5f3a9c01-18\",\"direction\":\"in\",\"host\":\"b\",\"address\":\"10.0.0.2:40123\",\"path\":\"tls\"}");
 	serve(h, 1100);
 	assert_non_null(strstr(linker(h)->offers, "default/redis up 1\n")); /* others are told how busy it is */
 	closed(h, lane, LANE_END_SERVER);
@@ -791,7 +791,7 @@ static void test_comes_in_unproven(void **state)
 	want_told(h, BL_GO);
 	event(h, "\"lane.allow\"", "\"path\":\"link:10.0.0.2:40123\"");
 	assert_int_equal(http(h, "GET", "/v1/lanes", ""), 200);
-	assert_then("\"link\":", "\"direction\":\"in\",\"host\":null,\"address\":\"10.0.0.2:40123\"}");
+	assert_then("\"link\":", "\"direction\":\"in\",\"host\":null,\"address\":\"10.0.0.2:40123\",\"path\":\"tls\"}");
 	m.u.link_ask.serial[0] = '\0'; /* a certificate of somebody else's making */
 	m.u.link_ask.ask = 2;
 	say(h, &m, -1);
@@ -1505,6 +1505,37 @@ static void test_library_not_taken(void **state)
 
 /* ------------------------------------------------------------------ sessions */
 
+static void device_is(struct host *h, int error, const char *device, const char *why)
+{
+	struct role_msg m = { .type = LB_DEVICE, .u.device = { .error = error } };
+
+	snprintf(m.u.device.device, sizeof(m.u.device.device), "%s", device);
+	snprintf(m.u.device.why, sizeof(m.u.device.why), "%s", why);
+	say(h, &m, -1);
+}
+
+/* What linkers told of their devices, and by which way sessions go and why. */
+static void test_devices(void **state)
+{
+	struct host *h = *state;
+	struct role_msg path = { .type = LB_PATH, .u.path = { .session = 1, .path = SESSION_PATH_RDMA, .tag = 0x5f3a9c01, .device = "rxe0" } };
+
+	device_is(h, -ENODEV, "", "no RDMA device has that address");
+	event(h, "\"rdma.none\"", "no RDMA device has that address");
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
+	assert_then("\"rdma\":{\"mode\":\"auto\"", "\"device\":null,\"address\":\"127.0.0.1:7443\",\"why\":\"no RDMA device has that address\"");
+	device_is(h, 0, "rxe0", "");
+	event(h, "\"rdma.device\"", "\"device\":\"rxe0\"");
+	host_is_up(h, "b");
+	say(h, &path, -1);
+	assert_int_equal(http(h, "GET", "/v1/links", ""), 200);
+	assert_then("\"links\"", "\"path\":\"rdma (rxe0)\",\"path_why\":null");
+	path.u.path = (struct role_path){ .session = 1, .path = SESSION_PATH_TLS, .tag = 0x5f3a9c01, .why = "the other host says no" };
+	say(h, &path, -1);
+	assert_int_equal(http(h, "GET", "/v1/links", ""), 200);
+	assert_then("\"links\"", "\"path\":\"tls\",\"path_why\":\"the other host says no\"");
+}
+
 static void test_sessions(void **state)
 {
 	struct host *h = *state;
@@ -1831,7 +1862,7 @@ int main(void)
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_comes_in_unproven), TEST(test_not_let_in), TEST(test_server_not_up),
-		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
+		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_devices), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
 		TEST(test_refused_sessions), TEST(test_sessions_without_end), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 		TEST(test_library_goes_out), TEST(test_library_late), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),
 		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken), TEST(test_library_shares),
