@@ -63,6 +63,7 @@ struct bench_kind {
 	bool (*is_here)(const struct bench_rdma *b);						    /* NULL: always */
 	bool bounced;										    /* the server polls its memory */
 	uint32_t sizes[SIZES];
+	enum bench_ring ring;
 };
 
 struct bench_cell {
@@ -161,12 +162,12 @@ static bool has_atomics(const struct bench_rdma *b)
 }
 
 #ifdef HAVE_SEAL
-static int ring_put(struct bench_rdma *b, uint8_t tag, uint32_t size)
+static int ring_put(struct bench_rdma *b, const struct bench_kind *k, uint8_t tag, uint32_t size)
 {
 	int r;
 
-	while ((r = ring_remote_send(b->s.ring, 0, tag, b->s.scratch, size)) == RING_E_FULL) {
-		r = ring_remote_flush(b->s.ring);
+	while ((r = ring_remote_send(b->s.ring[k->ring], 0, tag, b->s.scratch, size)) == RING_E_FULL) {
+		r = ring_remote_flush(b->s.ring[k->ring]);
 		if (r >= 0)
 			r = bench_side_run(&b->s);
 		if (r < 0)
@@ -175,11 +176,11 @@ static int ring_put(struct bench_rdma *b, uint8_t tag, uint32_t size)
 	return r;
 }
 
-static int ring_flush(struct bench_rdma *b)
+static int ring_flush(struct bench_rdma *b, const struct bench_kind *k)
 {
 	int r;
 
-	while ((r = ring_remote_flush(b->s.ring)) == RING_E_FULL) {
+	while ((r = ring_remote_flush(b->s.ring[k->ring])) == RING_E_FULL) {
 		r = bench_side_run(&b->s);
 		if (r < 0)
 			return r;
@@ -190,39 +191,39 @@ static int ring_flush(struct bench_rdma *b)
 static int once_ring(struct bench_rdma *b, const struct bench_kind *k, uint32_t size)
 {
 	struct ring_remote_record record;
-	int r = ring_put(b, BENCH_TAG_ECHO, size);
+	int r = ring_put(b, k, BENCH_TAG_ECHO, size);
 
 	if (r == 0)
-		r = ring_flush(b);
-	while (r == 0 && (r = ring_remote_receive(b->s.ring, b->record, b->record_max, &record)) == RING_E_EMPTY)
+		r = ring_flush(b, k);
+	while (r == 0 && (r = ring_remote_receive(b->s.ring[k->ring], b->record, b->record_max, &record)) == RING_E_EMPTY)
 		r = bench_side_run(&b->s);
 	return r;
 }
 
-static int ring_send_for(struct bench_rdma *b, uint32_t size, uint64_t ns, uint64_t *ret_n)
+static int ring_send_for(struct bench_rdma *b, const struct bench_kind *k, uint32_t size, uint64_t ns, uint64_t *ret_n)
 {
 	uint64_t until = clock_ns() + ns;
 	int r = 0;
 
 	for (*ret_n = 0; r == 0 && clock_ns() < until; *ret_n += RING_BATCH) {
 		for (unsigned i = 0; r == 0 && i < RING_BATCH; i++)
-			r = ring_put(b, BENCH_TAG_SINK, size);
+			r = ring_put(b, k, BENCH_TAG_SINK, size);
 		if (r == 0)
-			r = ring_flush(b);
+			r = ring_flush(b, k);
 		if (r == 0)
 			r = bench_side_run(&b->s);
 	}
-	return r == 0 ? once_ring(b, NULL, 1) : r; /* it has taken all of them */
+	return r == 0 ? once_ring(b, k, 1) : r; /* it has taken all of them */
 }
 
 static int many_ring(struct bench_rdma *b, const struct bench_kind *k, uint32_t size, double *ret_per_s)
 {
 	uint64_t n, from;
-	int r = ring_send_for(b, size, b->slice_ns / 5, &n);
+	int r = ring_send_for(b, k, size, b->slice_ns / 5, &n);
 
 	from = clock_ns();
 	if (r == 0)
-		r = ring_send_for(b, size, b->slice_ns, &n);
+		r = ring_send_for(b, k, size, b->slice_ns, &n);
 	*ret_per_s = (double)n / (double)(clock_ns() - from) * 1e9;
 	return r;
 }
@@ -235,7 +236,8 @@ static const struct bench_kind g_kinds[] = {
 	{ "WRITE, there and back", REMOTE_WRITE, once_bounced, NULL, NULL, true, { 64, 4096, 65536 } },
 	{ "WRITE with immediate, there and back", REMOTE_WRITE_IMM, once_imm, NULL, NULL, false, { 64, 4096, 65536 } },
 #ifdef HAVE_SEAL
-	{ "ring, sealed, there and back", REMOTE_WRITE, once_ring, many_ring, NULL, false, { 64, 1024, 4096, 65536 } },
+	{ "ring, sealed, there and back", REMOTE_WRITE, once_ring, many_ring, NULL, false, { 64, 1024, 4096, 65536 }, BENCH_SEALED },
+	{ "ring, plain, there and back", REMOTE_WRITE, once_ring, many_ring, NULL, false, { 64, 1024, 4096, 65536 }, BENCH_PLAIN },
 #endif
 };
 
@@ -382,7 +384,7 @@ static void print_all(const struct bench_rdma *b, const struct table *t, json_t 
 		printf("Device %s, %s to %s; memory windows: %s\n\n", caps->device, b->local, b->far, caps->windows ? "yes" : "no");
 	table_print(t, stdout);
 	if (*sealed)
-		printf("\nThe ring is sealed with AES-128-GCM of %s.\n", sealed);
+		printf("\nThe ring is sealed with AES-128-GCM of %s; plain, with nothing, is for networks that encrypt below.\n", sealed);
 }
 
 /* --- the two roles ------------------------------------------------------------------------------------------------------------- */
@@ -457,7 +459,7 @@ static int prepare(struct bench_rdma *b)
 	b->slice_ns = (uint64_t)(b->o->seconds * 1e9 / 1.2 / n_cells());
 	b->record_max = BENCH_MEMORY_SIZE;
 #ifdef HAVE_SEAL
-	b->record_max = ring_remote_record_max(b->s.ring);
+	b->record_max = ring_remote_record_max(b->s.ring[BENCH_SEALED]);
 #endif
 	b->samples = calloc(SAMPLES, sizeof(b->samples[0]));
 	b->record = calloc(1, BENCH_MEMORY_SIZE);

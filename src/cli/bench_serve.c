@@ -9,10 +9,10 @@ struct bench_server {
 	uint64_t n_answered;	/* immediates */
 	uint32_t poll_size;
 	uint8_t count;
-	uint8_t *record;	/* room for any */
+	uint8_t *record[BENCH_RINGS]; /* room for any */
 	uint32_t record_max;
-	bool pending;		/* a record of pending_size is to be sent back */
-	uint32_t pending_size;
+	bool pending[BENCH_RINGS]; /* a record of pending_size is to be sent back */
+	uint32_t pending_size[BENCH_RINGS];
 	uint64_t spin_ns;
 };
 
@@ -52,29 +52,29 @@ static int serve_poll(struct bench_server *v)
 	return r < 0 ? r : 0;
 }
 
-static int serve_ring(struct bench_server *v)
+static int serve_ring(struct bench_server *v, unsigned i)
 {
 #ifdef HAVE_SEAL
 	struct ring_remote_record record;
 	int r = 0;
 
 	for (;;) {
-		if (v->pending) {
-			r = ring_remote_send(v->s->ring, 0, BENCH_TAG_ECHO, v->record, v->pending_size);
+		if (v->pending[i]) {
+			r = ring_remote_send(v->s->ring[i], 0, BENCH_TAG_ECHO, v->record[i], v->pending_size[i]);
 			if (r == 0)
-				r = ring_remote_flush(v->s->ring);
+				r = ring_remote_flush(v->s->ring[i]);
 			if (r != 0)
 				return r < 0 ? r : 0;
-			v->pending = false;
+			v->pending[i] = false;
 		}
-		r = ring_remote_receive(v->s->ring, v->record, v->record_max, &record);
+		r = ring_remote_receive(v->s->ring[i], v->record[i], v->record_max, &record);
 		if (r != 0)
 			break;
-		v->pending = record.tag == BENCH_TAG_ECHO;
-		v->pending_size = record.size;
+		v->pending[i] = record.tag == BENCH_TAG_ECHO;
+		v->pending_size[i] = record.size;
 	}
 	if (r == RING_E_EMPTY)
-		r = ring_remote_flush(v->s->ring);
+		r = ring_remote_flush(v->s->ring[i]);
 	return r < 0 ? r : 0;
 #else
 	return 0;
@@ -104,9 +104,10 @@ int bench_serve(struct bench_side *s)
 	struct bench_server v = { .s = s, .spin_ns = s->spin_ns, .record_max = BENCH_MEMORY_SIZE };
 	int r = 0;
 
-	v.record = malloc(v.record_max);
-	if (!v.record)
-		return -ENOMEM;
+	for (unsigned i = 0; i < BENCH_RINGS; i++) {
+		v.record[i] = malloc(v.record_max);
+		r = v.record[i] ? r : -ENOMEM;
+	}
 	while (r == 0) {
 		r = bench_side_run(s);
 		if (r == 0)
@@ -115,9 +116,10 @@ int bench_serve(struct bench_side *s)
 			r = serve_imms(&v);
 		if (r == 0)
 			r = serve_poll(&v);
-		if (r == 0)
-			r = serve_ring(&v);
+		for (unsigned i = 0; r == 0 && i < BENCH_RINGS; i++)
+			r = serve_ring(&v, i);
 	}
-	free(v.record);
+	for (unsigned i = 0; i < BENCH_RINGS; i++)
+		free(v.record[i]);
 	return r == -ECONNRESET && (!s->over || s->status == REMOTE_PEER_GONE || s->status == REMOTE_BROKEN) ? 0 : r;
 }

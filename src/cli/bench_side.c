@@ -37,12 +37,14 @@ void bench_side_free(struct bench_side *s)
 	for (unsigned i = 0; i < BENCH_CONNS; i++)
 		remote_close(s->conn[i]);
 #ifdef HAVE_SEAL
-	ring_remote_free(s->ring);
+	for (unsigned i = 0; i < BENCH_RINGS; i++)
+		ring_remote_free(s->ring[i]);
 #endif
 	remote_free(s->r);
 	if (s->table)
 		munmap(s->table, MEMORIES * BENCH_MEMORY_SIZE);
-	free(s->ring_memory);
+	for (unsigned i = 0; i < BENCH_RINGS; i++)
+		free(s->ring_memory[i]);
 	fd_cleanup(&s->control);
 	fd_cleanup(&s->data);
 	bench_side_init(s);
@@ -127,10 +129,16 @@ int bench_side_take(struct bench_side *s, enum bench_msg_kind kind, struct bench
 static int on_ring_done(struct bench_side *s, const struct remote_done *d)
 {
 #ifdef HAVE_SEAL
-	int r = s->ring ? ring_remote_on_done(s->ring, d) : 0;
+	unsigned i = 0;
+	int r;
 
-	s->ring_ready |= r == RING_REMOTE_READY;
-	if (r == RING_REMOTE_ROOM && ring_remote_flush(s->ring) < 0)
+	while (i < BENCH_RINGS && d->conn != s->conn[BENCH_FIRST_RING + i])
+		i++;
+	if (i == BENCH_RINGS || !s->ring[i])
+		return 0;
+	r = ring_remote_on_done(s->ring[i], d);
+	s->n_rings_ready += r == RING_REMOTE_READY;
+	if (r == RING_REMOTE_ROOM && ring_remote_flush(s->ring[i]) < 0)
 		return -EPROTO;
 	return r < 0 ? r : 0;
 #else
@@ -166,7 +174,7 @@ static int on_done(struct bench_side *s, const struct remote_done *d)
 	case REMOTE_DONE_REVOKED:
 		break;
 	}
-	return d->conn == s->conn[BENCH_RING] ? on_ring_done(s, d) : 0;
+	return on_ring_done(s, d);
 }
 
 /* Bytes of the served backend, in both directions. Return: 1: some; 0; negative errno. */
@@ -308,25 +316,26 @@ static int export_all(struct bench_side *s)
 	return r;
 }
 
-static int ring_make(struct bench_side *s)
+static int ring_make(struct bench_side *s, enum bench_ring which)
 {
 #ifdef HAVE_SEAL
 	struct ring_remote_options o = {
-		.conn = s->conn[BENCH_RING],
+		.conn = s->conn[BENCH_FIRST_RING + which],
 		.cap_log2 = BENCH_RING_LOG2,
 		.crypto = { NULL, NULL, SEAL_AES_128_GCM },
 		.secret = s->secret,
-		.number = 1,
+		.number = which + 1,
 		.is_client = s->is_client,
+		.plain = which == BENCH_PLAIN,
 	};
 
-	s->ring_memory = o.memory = aligned_alloc(4096, ring_remote_memory_size(BENCH_RING_LOG2));
+	s->ring_memory[which] = o.memory = aligned_alloc(4096, ring_remote_memory_size(BENCH_RING_LOG2));
 	if (!o.memory)
 		return -ENOMEM;
 	memset(o.memory, 0, ring_remote_memory_size(BENCH_RING_LOG2));
-	return ring_remote_new(&s->ring, &o);
+	return ring_remote_new(&s->ring[which], &o);
 #else
-	s->ring_ready = true;
+	s->n_rings_ready++;
 	return 0;
 #endif
 }
@@ -339,14 +348,15 @@ static int keys_swap(struct bench_side *s)
 	m.u.keys.table = *remote_export_key(s->table_export);
 	m.u.keys.inbox = *remote_export_key(s->inbox_export);
 #ifdef HAVE_SEAL
-	ring_remote_key(s->ring, m.u.keys.ring);
+	for (unsigned i = 0; i < BENCH_RINGS; i++)
+		ring_remote_key(s->ring[i], m.u.keys.ring[i]);
 #endif
 	r = bench_side_put(s, &m);
 	if (r == 0)
 		r = bench_side_take(s, BENCH_KEYS, &s->keys);
 #ifdef HAVE_SEAL
-	if (r == 0)
-		r = ring_remote_start(s->ring, s->keys.u.keys.ring);
+	for (unsigned i = 0; r == 0 && i < BENCH_RINGS; i++)
+		r = ring_remote_start(s->ring[i], s->keys.u.keys.ring[i]);
 #endif
 	return r;
 }
@@ -359,9 +369,9 @@ int bench_side_ready(struct bench_side *s)
 		r = bench_side_run(s);
 	if (r == 0)
 		r = export_all(s);
-	if (r == 0)
-		r = ring_make(s);
-	while (r == 0 && (s->n_exported < 2 || !s->ring_ready))
+	for (unsigned i = 0; r == 0 && i < BENCH_RINGS; i++)
+		r = ring_make(s, (enum bench_ring)i);
+	while (r == 0 && (s->n_exported < 2 || s->n_rings_ready < BENCH_RINGS))
 		r = bench_side_run(s);
 	return r == 0 ? keys_swap(s) : r;
 }

@@ -37,9 +37,9 @@ struct bench_side {
 	struct remote_export *table_export, *inbox_export;
 	struct bench_msg keys; /* the other end's */
 	uint8_t secret[BENCH_SECRET_SIZE];
-	struct ring_remote *ring; /* NULL in a build without OpenSSL */
-	void *ring_memory;
-	bool ring_ready;
+	struct ring_remote *ring[BENCH_RINGS]; /* by enum bench_ring; NULL in a build without OpenSSL */
+	void *ring_memory[BENCH_RINGS];
+	unsigned n_rings_ready;
 	/* What has happened. */
 	uint64_t done_id;	    /* of the last operation that completed */
 	uint64_t n_imms;	    /* on BENCH_OPS */

@@ -16,7 +16,7 @@ void bench_msg_put(uint8_t *to, const struct bench_msg *m)
 	case BENCH_KEYS:
 		remote_key_put(to + BODY, &m->u.keys.table);
 		remote_key_put(to + BODY + REMOTE_KEY_SIZE, &m->u.keys.inbox);
-		memcpy(to + BODY + 2 * REMOTE_KEY_SIZE, m->u.keys.ring, REMOTE_KEY_SIZE);
+		memcpy(to + BODY + 2 * REMOTE_KEY_SIZE, m->u.keys.ring, sizeof(m->u.keys.ring));
 		break;
 	case BENCH_PHASE:
 		put_le(to + BODY, m->u.poll_size, 4);
@@ -31,7 +31,7 @@ static int keys_get(struct bench_msg *m, const uint8_t *from)
 	if (!(m->u.keys.table.rights & REMOTE_MAY_READ) || m->u.keys.inbox.rights != REMOTE_MAY_WRITE ||
 	    m->u.keys.table.size != BENCH_MEMORY_SIZE || m->u.keys.inbox.size != BENCH_MEMORY_SIZE)
 		return -EPROTO;
-	memcpy(m->u.keys.ring, from + 2 * REMOTE_KEY_SIZE, REMOTE_KEY_SIZE);
+	memcpy(m->u.keys.ring, from + 2 * REMOTE_KEY_SIZE, sizeof(m->u.keys.ring));
 	return 0;
 }
 

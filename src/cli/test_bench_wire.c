@@ -24,18 +24,19 @@ static void test_there_and_back(void **state)
 
 	m.u.hello.port = 7445;
 	memset(m.u.hello.token[BENCH_OPS], 1, REMOTE_TOKEN_SIZE);
-	memset(m.u.hello.token[BENCH_RING], 2, REMOTE_TOKEN_SIZE);
+	memset(m.u.hello.token[BENCH_CONNS - 1], 2, REMOTE_TOKEN_SIZE);
 	memset(m.u.hello.secret, 3, BENCH_SECRET_SIZE);
 	assert_int_equal(there_and_back(&m), 0);
 	assert_int_equal(m.u.hello.port, 7445);
 	assert_int_equal(m.u.hello.token[BENCH_OPS][31], 1);
-	assert_int_equal(m.u.hello.token[BENCH_RING][0], 2);
+	assert_int_equal(m.u.hello.token[BENCH_CONNS - 1][31], 2);
 	assert_int_equal(m.u.hello.secret[31], 3);
-	m = (struct bench_msg){ .kind = BENCH_KEYS, .u.keys = { g_table, g_inbox, { 5 } } };
+	m = (struct bench_msg){ .kind = BENCH_KEYS, .u.keys = { g_table, g_inbox, { { 5 }, { 6 } } } };
 	assert_int_equal(there_and_back(&m), 0);
 	assert_memory_equal(&m.u.keys.table, &g_table, sizeof(g_table));
 	assert_memory_equal(&m.u.keys.inbox, &g_inbox, sizeof(g_inbox));
-	assert_int_equal(m.u.keys.ring[0], 5);
+	assert_int_equal(m.u.keys.ring[BENCH_SEALED][0], 5);
+	assert_int_equal(m.u.keys.ring[BENCH_PLAIN][0], 6);
 	m = (struct bench_msg){ .kind = BENCH_PHASE, .u.poll_size = BENCH_MEMORY_SIZE };
 	assert_int_equal(there_and_back(&m), 0);
 	assert_int_equal(m.u.poll_size, BENCH_MEMORY_SIZE);
@@ -43,7 +44,7 @@ static void test_there_and_back(void **state)
 
 static void assert_bad_keys(struct remote_key table, struct remote_key inbox)
 {
-	struct bench_msg m = { .kind = BENCH_KEYS, .u.keys = { table, inbox, { 0 } } };
+	struct bench_msg m = { .kind = BENCH_KEYS, .u.keys = { table, inbox, { { 0 } } } };
 
 	assert_int_equal(there_and_back(&m), -EPROTO);
 }
