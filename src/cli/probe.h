@@ -34,7 +34,7 @@ struct probe_dirs {
 extern struct probe_dirs probe_dirs;
 
 /* Ends with a NULL name. */
-extern const struct probe probe_kernel[], probe_machine[], probe_engines[];
+extern const struct probe probe_kernel[], probe_machine[], probe_engines[], probe_rdma[];
 
 void finding_set(struct finding *f, enum finding_state state, const char *advice, const char *fmt, ...) PRINTF_LIKE(4, 5);
 

@@ -3,6 +3,8 @@
 #include "cli/probe.h"
 #include "cli/table.h"
 
+#include <inttypes.h>
+
 enum { DOCTOR_TIMEOUT_MS = 3000 };
 
 struct doctor {
@@ -63,6 +65,28 @@ static void doctor_tell_guard(struct doctor *d, const json_t *status)
 	doctor_tell(d, "daemon: guard", &f);
 }
 
+/* What its linkers found when they started: it may be another machine's view, of a container say. */
+static void doctor_tell_rdma(struct doctor *d, const json_t *rdma)
+{
+	const json_t *linker;
+	size_t i;
+
+	if (strcmp(api_str(rdma, "mode") ? api_str(rdma, "mode") : "off", "off") == 0)
+		return; /* no linker runs, or none is to have a device */
+	json_array_foreach(json_object_get(rdma, "linkers"), i, linker) {
+		struct finding f = { 0 };
+
+		if (api_has(linker, "device"))
+			finding_set(&f, FINDING_OK, "", "linker %zu has %s at %s; atomics %s, windows %s, %" PRId64 " MiB may be pinned", i, api_str(linker, "device"),
+				    api_str(linker, "address"), api_bool(linker, "atomics") ? "yes" : "no", api_bool(linker, "windows") ? "yes" : "no",
+				    api_i64(linker, "memlock_bytes") >> 20);
+		else
+			finding_set(&f, FINDING_WARN, "lanes to other hosts go over TLS; when it is there: sealane reload. Or say rdma = off", "linker %zu has no device: %s", i,
+				    api_has(linker, "why") ? api_str(linker, "why") : "not told yet");
+		doctor_tell(d, "daemon: RDMA", &f);
+	}
+}
+
 /* The probes look where this daemon keeps its files. */
 static void doctor_learn_dirs(const json_t *status)
 {
@@ -93,6 +117,7 @@ static void doctor_tell_daemon(struct doctor *d, const char *socket_path, const 
 		finding_set(&f, FINDING_WARN, "docs/design/identity.md says what that does not promise", "%s", identity ? identity : "not told");
 	doctor_tell(d, "daemon: identity", &f);
 	doctor_tell_guard(d, reply->json);
+	doctor_tell_rdma(d, json_object_get(reply->json, "rdma"));
 }
 
 int verb_doctor(struct cli *c, int argc, char **argv)
@@ -110,6 +135,7 @@ int verb_doctor(struct cli *c, int argc, char **argv)
 	doctor_run(&d, probe_kernel);
 	doctor_run(&d, probe_machine);
 	doctor_run(&d, probe_engines);
+	doctor_run(&d, probe_rdma);
 	doctor_tell_daemon(&d, c->socket_path, &reply, r);
 	if (c->json) {
 		json_t *answer = json_pack("{s:O, s:b}", "checks", d.checks, "usable", d.n_missing == 0);

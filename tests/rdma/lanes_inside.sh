@@ -91,6 +91,7 @@ token=$(sealane ca token b --service '*' 2>&1 | grep -o 'sl1\.[A-Za-z0-9_-]*')
 check_match "b joins" joined "$(on_b "sealane join $token 2>&1; echo joined \$?" | tr '\n' ' ')"
 has_device() { sealane status | grep -q '^rdma .*rxe0'; }
 check "status: a device" within 30 has_device
+check_match "doctor: all of it" 'RDMA device +ok.*RDMA nodes +ok.*RDMA addresses +ok.*daemon: RDMA +ok +linker 0 has rxe0' "$(sealane doctor | tr '\n' ' ')"
 check "redis answers across the two machines" within 60 is_pong
 
 # ------------------------------------------------------------------ over RDMA
