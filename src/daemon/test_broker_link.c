@@ -1570,6 +1570,27 @@ static void test_sessions(void **state)
 	assert_non_null(strstr(g_answer, "sealane_host_up{host=\"b\"} 0"));
 }
 
+/* Which way a session's frames go, and why: what a linker says of it. */
+static void test_sessions_over_rdma(void **state)
+{
+	struct host *h = *state;
+	struct role_msg up = session_msg(1, SESSION_UP, SESSION_OK, hid_of(h, "b"));
+	struct role_msg m = { .type = LB_PATH, .u.path = { .session = 1, .path = SESSION_PATH_RDMA, .tag = 77, .device = "rxe0" } };
+
+	say(h, &m, -1); /* of a session that nobody knows */
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_null(strstr(g_answer, "link.rdma"));
+	say(h, &up, -1);
+	say(h, &m, -1);
+	event(h, "\"link.rdma_up\"", "\"device\":\"rxe0\"");
+	m.u.path = (struct role_path){ .session = 1, .path = SESSION_PATH_LOST, .why = "it broke" };
+	say(h, &m, -1);
+	event(h, "\"link.rdma_lost\"", "\"why\":\"it broke\"");
+	m.u.path = (struct role_path){ .session = 1, .path = SESSION_PATH_TLS, .why = "no device there" };
+	say(h, &m, -1);
+	event(h, "\"link.rdma_off\"", "\"why\":\"no device there\"");
+}
+
 /* Certificates are asked for twice a minute: that goes well without a line, and not well with one. */
 static void test_sessions_of_questions(void **state)
 {
@@ -1862,7 +1883,7 @@ int main(void)
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_comes_in_unproven), TEST(test_not_let_in), TEST(test_server_not_up),
-		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_devices), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
+		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_devices), TEST(test_sessions_over_rdma), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
 		TEST(test_refused_sessions), TEST(test_sessions_without_end), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 		TEST(test_library_goes_out), TEST(test_library_late), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),
 		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken), TEST(test_library_shares),
