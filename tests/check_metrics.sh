@@ -10,7 +10,7 @@ trap 'kill $pid; wait $pid || true; rm -rf "$dir"' EXIT
 i=0
 until curl -sf --unix-socket "$dir/admin.sock" http://sealane/metrics >"$dir/metrics"; do
 	i=$((i + 1))
-	[ $i -lt 100 ] || { echo "$1 does not answer"; exit 1; }
+	[ $i -lt 300 ] || { echo "$1 does not answer"; exit 1; }
 	sleep 0.1
 done
 # promtool prints its advice on standard error and may still exit with 0: any line is a failure.

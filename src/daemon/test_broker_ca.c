@@ -645,9 +645,12 @@ static void question(struct host *h, enum ca_mode mode, const char *peer, const 
 {
 	struct bed *t = h->test;
 	unsigned before = t->n_answers;
+	uint64_t give_up_ns = clock_ns() + UINT64_C(20000000000);
 
 	begin_question(h, mode, peer, 40 + before, text);
-	serve(h, 150);
+	while (t->n_answers == before && clock_ns() < give_up_ns)
+		serve(h, 10);
+	serve(h, 10); /* what follows an answer needs no timer */
 	assert_int_equal(t->n_answers, before + 1);
 	assert_int_equal(t->answered.req, 40 + before);
 	assert_int_equal(t->answered.error, 0);

@@ -29,14 +29,15 @@ BASE=$T
 export ETCDCTL_API=3
 
 # Not ports that the kernel chooses: whoever connects may have one before etcd does.
+# Not of the range that the kernel takes for whoever connects, and not where another run of this test begins to look.
 free_port() { # FROM
 	local port
 	for port in $(seq "$1" $(($1 + 999))); do
 		[ -n "$(ss -Htln "sport = :$port")" ] || { echo "$port"; return; }
 	done
 }
-PORT=$(free_port 22379)
-PEER_PORT=$(free_port 23380)
+PORT=$(free_port $((20000 + $$ * 4 % 5000)))
+PEER_PORT=$(free_port $((26000 + $$ * 4 % 5000)))
 ETCD_OPTIONS=()
 SCHEME=http
 ETCDCTL_OPTIONS=()

@@ -11,9 +11,14 @@ missing=
 # of its own host.
 MYSQL=/tmp/mysql
 made_mysql=
-end_mysql() { [ -z "$made_mysql" ] || rmdir "$MYSQL" 2>/dev/null || true; }
+# Removed, it would be gone from the namespaces of another run of this test, too: hence the lock, which each run shares.
+end_mysql() { [ -z "$made_mysql" ] || ! flock -xn "$mysql_fd" || rmdir "$MYSQL" 2>/dev/null || true; }
 trap 'end_mysql; e2e_end' EXIT
-[ -d "$MYSQL" ] || { mkdir "$MYSQL" && made_mysql=1; }
+until [ -n "${mysql_fd:-}" ] && [ "$MYSQL" -ef "/proc/$$/fd/$mysql_fd" ]; do
+	! mkdir "$MYSQL" 2>/dev/null || made_mysql=1
+	exec {mysql_fd}<"$MYSQL"
+	flock -s "$mysql_fd"
+done
 
 server() {
 	cat <<-'CONF'
