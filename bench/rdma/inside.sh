@@ -52,14 +52,12 @@ ours() {
 			wait == "block" && $1 ~ /^ring/ && $1 ~ /plain/ && $2 == 64 { put("ring_plain.64", $3 / 1000) }'
 }
 
-# One connection with one round trip is taken off, so that setting up does not count.
+# One connection with two round trips is taken off, so that setting up does not count.
 rpings() {
-	now; from=$up
-	again rping -c -a "$peer" -C 1 -S 64 || return 1
-	now; one=$up
-	again rping -c -a "$peer" -C $((RPINGS + 1)) -S 64 || return 1
-	now
-	awk -v a="$from" -v b="$one" -v c="$up" -v n=$RPINGS -v round="$round" 'BEGIN { print "F", round, "rping.64", "rping", ((c - b) - (b - a)) / n * 1000000 }'
+	rping_least 3 2 || return 1
+	one=$least
+	rping_least 1 $((RPINGS + 2)) || return 1
+	echo "F $round rping.64 rping $(((least - one) / RPINGS / 1000))"
 }
 
 step() { now; echo "# $up s: round $round: $*"; } # for who looks why it takes so long

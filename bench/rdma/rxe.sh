@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Inside: a SoftRoCE device with $address, on the wire to the other machine or on a card of its own. Sourced; $role is one, a or b.
-# shellcheck disable=SC2154 # who sources it says role and address
+# shellcheck disable=SC2154 # who sources it says role, address and peer
 export LD_LIBRARY_PATH=/test PATH="/test:$PATH"
 mkdir -p /etc/libibverbs.d /usr/lib/x86_64-linux-gnu/libibverbs
 echo "driver rxe" >/etc/libibverbs.d/rxe.driver
@@ -35,6 +35,25 @@ over() {
 	done
 }
 
+# now - $up, seconds since boot; now_ns - $ns of the same clock. Without a process that would take time itself.
 # shellcheck disable=SC2034 # for who sources it
-# seconds since boot, without a process that would take time itself
 now() { read -r up _ </proc/uptime; }
+now_ns() {
+	while read -r word _ ns _; do
+		[ "$word" != now ] || return 0
+	done </proc/timer_list
+}
+
+# rping_least TIMES COUNT - $least: the least time in ns that rping took for COUNT round trips, of TIMES connections
+rping_least() {
+	least=
+	for _ in $(seq "$1"); do
+		now_ns
+		from=$ns
+		again rping -c -a "$peer" -C "$2" -S 64 || return 1
+		now_ns
+		if [ -z "$least" ] || [ $((ns - from)) -lt "$least" ]; then
+			least=$((ns - from))
+		fi
+	done
+}
