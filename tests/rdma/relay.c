@@ -12,6 +12,7 @@
  *   drop= dup= spoil=   packets in a thousand: lost; twice; with a bit changed, and the checksum left as it was
  *   jitter=    microseconds that a packet is held up, at most, each by itself: so they overtake one another
  *   cut=       so many packets pass, then none at all between the two, those that make connections neither: as if a machine had gone
+ *   keep=1     what passed before is remembered, for attacks that need something old
  *   attack=    enum attack, once, or times= times
  *   from=      1, 2: on packets from that machine
  *   after=     packets of the kind that the attack is about, which pass first
@@ -73,7 +74,7 @@ enum attack {
 };
 
 struct plan {
-	unsigned long seed, drop, dup, spoil, jitter, cut, attack, from, after, times;
+	unsigned long seed, drop, dup, spoil, jitter, cut, keep, attack, from, after, times;
 };
 
 struct done {
@@ -444,7 +445,7 @@ static void plan_read(char *text)
 		unsigned long *to;
 	} words[] = {
 		{ "seed", &g_plan.seed }, { "drop", &g_plan.drop }, { "dup", &g_plan.dup }, { "spoil", &g_plan.spoil }, { "jitter", &g_plan.jitter },
-		{ "cut", &g_plan.cut }, { "attack", &g_plan.attack }, { "from", &g_plan.from }, { "after", &g_plan.after }, { "times", &g_plan.times },
+		{ "cut", &g_plan.cut }, { "keep", &g_plan.keep }, { "attack", &g_plan.attack }, { "from", &g_plan.from }, { "after", &g_plan.after }, { "times", &g_plan.times },
 	};
 
 	g_plan = (struct plan){ 0 };
@@ -479,7 +480,7 @@ static void on_plan(struct frame *f, unsigned from)
 	send_all(from, f);
 	plan_read(text);
 	g_done = (struct done){ 0 };
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 2 && !g_plan.keep; i++) {
 		g_sides[i].first_write.size = g_sides[i].first_read.size = 0;
 		g_sides[i].has_reth = false;
 	}

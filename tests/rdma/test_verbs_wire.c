@@ -293,14 +293,20 @@ static void check(const struct wire_case *w, const struct seen *a, const struct 
 	MUST(a->ms < LIMIT_RDMA_DEAD_MS + 3000 && b->ms < LIMIT_RDMA_DEAD_MS + 6000);
 }
 
-/*
- * An emulated machine may stand still for longer than a device waits for an answer. So of the cases that are to go well one may be tried again
- * when its end was that, with nobody accused.
- */
-static bool stood_still(const struct wire_case *w, const struct seen *a, const struct seen *b)
+static bool gone_or_up(const struct seen *s)
 {
-	return w->outcome == WELL && (a->down || b->down) && (!a->down || a->why == REMOTE_PEER_GONE || a->why == REMOTE_TIMEOUT) &&
-	       (!b->down || b->why == REMOTE_PEER_GONE || b->why == REMOTE_TIMEOUT) && a->n_offences + b->n_offences == 0;
+	return !s->down || s->why == REMOTE_PEER_GONE || s->why == REMOTE_TIMEOUT;
+}
+
+/*
+ * An emulated machine may stand still for longer than a device waits for an answer: then an end is a plain one, and nobody is accused, whatever was to
+ * come. And what was attacked may have been a packet that a device sent for the second time, which the other one only drops.
+ */
+static bool says_nothing(const struct wire_case *w, const struct seen *a, const struct seen *b)
+{
+	if (w->outcome == BREAKS && came_through(a) && came_through(b))
+		return true;
+	return (a->down || b->down) && gone_or_up(a) && gone_or_up(b) && a->n_offences + b->n_offences == 0;
 }
 
 /* Return: true: again, please. */
@@ -322,7 +328,7 @@ static bool run_case(const struct wire_case *w, uint64_t number)
 	if (g_is_a) {
 		d = plan("");
 		print_row(w, &ours, &theirs, &d);
-		again = stood_still(w, &ours, &theirs);
+		again = says_nothing(w, &ours, &theirs);
 		if (!again)
 			check(w, &ours, &theirs, &d);
 		say(&again, 1);
@@ -582,7 +588,7 @@ static void read_objects(struct shelf *s)
 	began = clock_ns();
 	r = read_object(&o, &seen, 1, &n_ops);
 	object_row("a bit changed, once", r, n_ops, began);
-	MUST(r == 0 && n_ops == 2);
+	MUST(r == 0 && n_ops <= 2); /* 1: it was an answer that a device gave twice */
 
 	(void)plan("attack=5 from=2 times=1000");
 	began = clock_ns();
@@ -590,10 +596,11 @@ static void read_objects(struct shelf *s)
 	object_row("a bit changed, always", r, n_ops, began);
 	MUST(r == -EBADMSG && n_ops == LIMIT_RDMA_READ_TRIES);
 
-	(void)plan("attack=13 from=2 after=1"); /* OLD_READ */
+	(void)plan("");
 	MUST(read_object(&o, &seen, 1, &n_ops) == 0);
 	next_version();
 	MUST(read_object(&o, &seen, 2, &n_ops) == 0);
+	(void)plan("attack=13 from=2 times=1000 keep=1"); /* OLD_READ */
 	began = clock_ns();
 	r = read_object(&o, &seen, 2, &n_ops);
 	object_row("an old answer", r, n_ops, began);
