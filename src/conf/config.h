@@ -5,7 +5,7 @@
  * Native form and Consul's `services = [...]` end up in the same structs (docs/config.md, sealane.conf(5)).
  * Strings are owned by the config. Indices between tables are positions in its arrays. No I/O, but for the names of users and
  * groups, see config_set_resolver(). Without `gates` it asks sched_getaffinity() for the number of cores; whether an intention
- * has expired already it asks time(), and without `host_name` gethostname().
+ * has expired already it asks time(), with `rdma_listen` whether there is RDMA, and without `host_name` gethostname().
  */
 #ifndef CONF_CONFIG_H
 #define CONF_CONFIG_H
@@ -90,6 +90,8 @@ struct config_link {
 	double svid_life_s, idle_s, timeout_s; /* default 1 h, 60 s, 15 s */
 	enum config_rdma { CONFIG_RDMA_AUTO, CONFIG_RDMA_OFF, CONFIG_RDMA_PLAIN } rdma; /* `rdma = auto | off | plain` */
 	char rdma_listen[LIMIT_ADDRESS_SIZE]; /* "": as config_rdma_address() finds it */
+	const char *rdma_listen_file; /* where it was said */
+	unsigned rdma_listen_line;
 	uint32_t window;		/* bytes; default 256 KiB */
 	char congestion[20];		/* "": the kernel's own choice; default cubic */
 	bool wanted; /* a host, listen, authority or certificates was given: linkers run even before this host has joined */

@@ -215,6 +215,8 @@ int config_set_rdma_listen(struct loader *l, void *obj, const struct conf_node *
 		return config_bad_value(l, n, "the address of one RDMA device in numbers and a port up to %d, such as \"10.0.0.1:7443\" (`rdma link` and"
 					      " `ip address` tell which device has which)", UINT16_MAX - LIMIT_LINKERS);
 	address_format(ret, &a);
+	l->config->link.rdma_listen_file = n->file;
+	l->config->link.rdma_listen_line = n->line;
 	return 0;
 }
 

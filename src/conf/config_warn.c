@@ -266,6 +266,21 @@ static int warn_unreachable(struct config *c)
 			    " Say listen = \"ADDRESS:PORT\"", service_name_format(name, &s->name));
 }
 
+/* A device was asked for by its address. Whether that address is a device's is known when a linker has tried. */
+static int warn_no_device(struct config *c)
+{
+	const struct config_link *link = &c->link;
+	char text[WARNING_SIZE];
+
+	if (!link->rdma_listen[0] || (link->rdma != CONFIG_RDMA_OFF && access("/dev/infiniband/rdma_cm", F_OK) == 0) || is_full(c))
+		return 0;
+	snprintf(text, sizeof(text), "%.*s:%u: ", LIMIT_PATH_SIZE, link->rdma_listen_file, link->rdma_listen_line);
+	if (link->rdma == CONFIG_RDMA_OFF)
+		return add(c, text, "rdma_listen = \"%s\" is not used, since rdma = off", link->rdma_listen);
+	return add(c, text, "rdma_listen = \"%s\" asks for an RDMA device, and this machine has none now: lanes go over TLS. `sealane doctor` says what is missing",
+		   link->rdma_listen);
+}
+
 int config_warn(struct loader *l)
 {
 	struct config *c = l->config;
@@ -284,6 +299,8 @@ int config_warn(struct loader *l)
 		r = warn_intention(c, &k, &c->intentions[i], now_s);
 	if (r == 0)
 		r = warn_unreachable(c);
+	if (r == 0)
+		r = warn_no_device(c);
 	free(k.names);
 	return r;
 }

@@ -539,6 +539,15 @@ static void address_is(const char *text, unsigned linker, const char *expected)
 	config_free(c);
 }
 
+static void rdma_is_off(void **state)
+{
+	struct config *c = accepted("rdma = off\nrdma_listen = \"10.8.0.1:4000\"", NULL);
+
+	assert_int_equal(c->n_warnings, 1);
+	assert_string_equal(c->warnings[0], "a.conf:2: rdma_listen = \"10.8.0.1:4000\" is not used, since rdma = off");
+	config_free(c);
+}
+
 /* Where linkers open their devices: what was said, then what is one machine's address. */
 static void rdma_addresses(void **state)
 {
@@ -736,7 +745,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(likely_mistakes_are_warned_of), cmocka_unit_test(names_of_other_hosts), cmocka_unit_test(nobody_can_come), cmocka_unit_test(nothing_said_loads),
 		cmocka_unit_test(examples_load),	 cmocka_unit_test(the_article_loads),
 		cmocka_unit_test(links_are_read),
-		cmocka_unit_test(rdma_addresses), cmocka_unit_test(etcd_is_read),
+		cmocka_unit_test(rdma_addresses), cmocka_unit_test(rdma_is_off), cmocka_unit_test(etcd_is_read),
 	};
 
 	g_examples = argc > 1 ? argv[1] : NULL;
