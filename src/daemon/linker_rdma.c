@@ -40,8 +40,8 @@ enum {
 	NUMBER = 1,
 	KEEPALIVE_S = 60,
 };
-/* A NO goes by TLS, and may be slower than the connection's end. */
-#define NO_NS (200 * MS_NS)
+/* A NO, or the end of a session in order, goes by TCP, and may be slower than the connection's end. */
+#define WORD_NS (200 * MS_NS)
 #define PINNED_MAX ((uint64_t)LIMIT_RDMA_PINNED_MIB << 20)
 #define PEER_PINNED_MAX ((uint64_t)LIMIT_RDMA_PEER_MIB << 20)
 static_assert((int)FRAME_RDMA_KEY_SIZE == (int)REMOTE_KEY_SIZE, "a key travels whole");
@@ -76,7 +76,7 @@ struct rdma_way {
 	enum remote_status status; /* of down */
 	bool has_data;
 	bool waits_ops;	    /* there was no place in the connection's queue */
-	uint64_t gone_ns;   /* the peer closed it before SWITCH: its NO, which says why, is waited for until then; 0: it did not */
+	uint64_t gone_ns;   /* the peer closed it: what it says of that by TCP is waited for until then; 0: it did not */
 	uint64_t full_ns;   /* since when nothing can be sent; 0: it can */
 	uint64_t asked_ns, answered_ns; /* PING before the end: sent, and that of the last PONG */
 };
@@ -630,15 +630,15 @@ static int go_on(struct linker *k, struct session *s)
 	return start(k, s);
 }
 
-/* The peer may have given it up, and is about to say why. */
-static bool waits_for_no(struct linker *k, const struct session *s)
+/* The peer may have given it up, or ended the session in order, and is about to say so. */
+static bool waits_for_word(struct linker *k, const struct session *s)
 {
 	struct rdma_way *w = s->rdma.way;
 
-	if (w->status != REMOTE_PEER_GONE || s->rdma.switched_in || s->rdma.switched_out)
+	if (w->status != REMOTE_PEER_GONE)
 		return false;
 	if (!w->gone_ns) {
-		w->gone_ns = k->now_ns + NO_NS;
+		w->gone_ns = k->now_ns + WORD_NS;
 		linker_wake_at(k, w->gone_ns);
 	}
 	return k->now_ns < w->gone_ns;
@@ -653,7 +653,7 @@ int rdma_work(struct linker *k, struct session *s)
 		return 0;
 	if (!w->down && !w->broken)
 		return go_on(k, s);
-	if (!w->broken && waits_for_no(k, s))
+	if (!w->broken && waits_for_word(k, s))
 		return 0;
 	if (s->rdma.switched_in && !w->broken)
 		session_receive_ring(k, s, true); /* what had come is still taken */
