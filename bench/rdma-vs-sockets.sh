@@ -43,7 +43,9 @@ else
 	vm_one "$here/rdma/vs_sockets_inside.sh"
 fi
 mkdir -p "$OUT"
-where="SoftRoCE in ${PAIR:+two }emulated machine${PAIR:+s} (QEMU, $(sed -n 's/^vm: //p' "$VM_TMP/log" | head -1)): shapes, not speeds"
+what="an emulated machine"
+[ -z "$PAIR" ] || what="two emulated machines"
+where="SoftRoCE in $what (QEMU, $(sed -n 's/^vm: //p' "$VM_TMP/log" | head -1)): shapes, not speeds"
 
 # table FIGURE COLUMN... - lines "F FIGURE X COLUMN VALUE" become one row for each X. Of rounds the best counts: who shares the machine only makes them worse.
 table() {

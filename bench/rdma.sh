@@ -46,5 +46,7 @@ else
 	vm_one "$here/rdma/inside.sh" "$ROUNDS"
 fi
 [ -z "$KEEP" ] || sed -n 's/^F //p' "$VM_TMP/log" >"$KEEP"
-echo "SoftRoCE in ${PAIR:+two }emulated machine${PAIR:+s}, $(sed -n 's/^vm: //p' "$VM_TMP/log" | head -1); $ROUNDS rounds, medians, spread"
+what="an emulated machine"
+[ -z "$PAIR" ] || what="two emulated machines"
+echo "SoftRoCE in $what, $(sed -n 's/^vm: //p' "$VM_TMP/log" | head -1); $ROUNDS rounds, medians, spread"
 "${PYTHON:-python3}" "$here/rdma/report.py" "$VM_TMP/log"
