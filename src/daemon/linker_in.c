@@ -228,6 +228,8 @@ static void receive_failed(struct linker *k, struct session *s, ssize_t n)
 		return;
 	}
 	rdma_drain(k, s);
+	if (!s->goaway_received)
+		rdma_end(k, s);
 	if (s->goaway_received && (n == 0 || error == ECONNRESET))
 		session_over(k, s, SESSION_OK, "the other side has stopped");
 	else if (n == 0)

@@ -551,6 +551,8 @@ bool rdma_is_drained(struct linker *k, struct session *s);
 void rdma_on_pong(struct linker *k, struct session *s, uint64_t value);
 /* rdma_drain() - its TCP connection is over: what had come by the ring is still taken. */
 void rdma_drain(struct linker *k, struct session *s);
+/* rdma_end() - it ends, and not in order: if its RDMA connection broke before, that is the reason. */
+void rdma_end(struct linker *k, struct session *s);
 /* rdma_close() - the connection and its memory. Idempotent. Not while what rdma_poll() told is worked off. */
 void rdma_close(struct linker *k, struct session *s);
 

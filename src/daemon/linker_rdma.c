@@ -780,3 +780,13 @@ void rdma_drain(struct linker *k, struct session *s)
 	if (s->rdma.way->ring && !s->rdma.way->broken)
 		session_receive_ring(k, s, true);
 }
+
+void rdma_end(struct linker *k, struct session *s)
+{
+	struct rdma_way *w = s->rdma.way;
+
+	if (!w || !w->down || !s->rdma.switched_out || s->phase == PHASE_OVER)
+		return;
+	w->gone_ns = k->now_ns; /* no word of it comes any more */
+	(void)!rdma_work(k, s);
+}
