@@ -2,12 +2,13 @@
 # Links when things break: processes are killed, the network loses, delays, corrupts and ends, certificates change, clocks are
 # off, descriptors and memory run out. All the while lanes carry bytes and each byte is looked at when it comes back: none may
 # be wrong, nothing may hang, and all has to come back by itself.
-# ROUNDS: of each kind of kill (default 2; SOAK=1: 50). TESTS="kills partition ...": only those.
+# ROUNDS: of each kind of kill (default 2; SOAK=1: 50). TESTS="kills partition ...": only those. LINKS: linkers of each host (`links`).
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lib_hosts.sh"
 need prlimit
 hosts_start
+HOSTS_CONF=${LINKS:+links = $LINKS}
 ROUNDS=${ROUNDS:-$([ -n "${SOAK:-}" ] && echo 50 || echo 2)}
 S=/run/sealane/stream.sock
 # What the daemon promises to notice: link_timeout, 15 s, and 5 s each for connecting and shaking hands.
@@ -111,7 +112,8 @@ test_kills() {
 	kill_role a linker
 	kill_role b linker
 	check "after both linkers: it works" within $GIVE_UP_S works a
-	check "no role has more descriptors than before" within 10 same_fds "$before"
+	# With several linkers it is chance which of them has a session.
+	[ -n "${LINKS:-}" ] || check "no role has more descriptors than before" within 10 same_fds "$before"
 	for host in a b; do
 		check_equal "$host: no process ended by itself" "" "$(on $host events role.exited | jq -r 'select(.signal != 9 and .signal != null and .signal != 0) | .name' | xargs)"
 	done
