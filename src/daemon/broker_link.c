@@ -28,7 +28,7 @@ enum {
 	ANNOUNCE_MS = 50,	 /* several services that come up together are one announcement */
 	ANNOUNCE_LANES_MS = 1000, /* and how many lanes there are may be a second old */
 	LISTEN_RETRY_MS = 5000,	 /* an address that the machine does not have yet */
-	TOLD_AGAIN_S = 60,	 /* the same failure of the same host is logged once a minute */
+	TOLD_AGAIN_S = 60,	 /* the same failure of the same host, and what it announces and does not read, is logged once a minute */
 	REFUSALS_LOGGED_PER_S = 10,
 	/* Sessions of one host that are told, up and down: at once, as where a host with many services comes back; then in a second. */
 	SESSIONS_LOGGED_AT_ONCE = 100,
@@ -970,19 +970,27 @@ static void session_down(struct broker *b, uint32_t linker, const struct role_se
 	}
 }
 
-/* Whoever dials again every few seconds is told once a minute, unless the reason is another; strangers ten a second, all together. */
-static bool may_log_refusal(struct link_host *h, const struct role_session *m, uint64_t *ret_more)
+/* Is it a minute since it was told last? If not it is one more that is untold. */
+static bool is_told_again(int64_t *told_unix_s, uint64_t *n_untold, uint64_t *ret_more)
 {
 	int64_t now = unix_now_s();
 
-	*ret_more = 0;
-	if (h) {
-		if (h->told_reason == m->reason && now - h->told_unix_s < TOLD_AGAIN_S)
-			return false;
-		h->told_unix_s = now;
-		h->told_reason = m->reason;
-		return true;
+	if (*told_unix_s && now - *told_unix_s < TOLD_AGAIN_S) {
+		++*n_untold;
+		return false;
 	}
+	*told_unix_s = now;
+	*ret_more = *n_untold;
+	*n_untold = 0;
+	return true;
+}
+
+/* Whoever dials again every few seconds is told once a minute for each reason, whatever others there are in between; strangers ten a second, all together. */
+static bool may_log_refusal(struct link_host *h, const struct role_session *m, uint64_t *ret_more)
+{
+	*ret_more = 0;
+	if (h)
+		return is_told_again(&h->told_unix_s[m->reason], &h->n_untold[m->reason], ret_more);
 	if (g_link.refusals.rate_per_s == 0)
 		bucket_init(&g_link.refusals, REFUSALS_LOGGED_PER_S, REFUSALS_LOGGED_PER_S, clock_ns());
 	if (bucket_available(&g_link.refusals, clock_ns()) == 0) {
@@ -1103,6 +1111,15 @@ static int read_text(int fd, char **ret, size_t *ret_size)
 	return 0;
 }
 
+static void bad_announcement(struct link_host *h, int error)
+{
+	uint64_t more;
+
+	if (is_told_again(&h->bad_told_unix_s, &h->n_bad_untold, &more))
+		log_warn("host.bad_announcement", LOG_STR("host", h->name), LOG_STR("error", log_errno_name(error)), LOG_U64("more", more),
+			 LOG_STR("then", "what it said before still counts"));
+}
+
 static void on_announce(struct broker *b, uint32_t hid, int fd)
 {
 	struct link_host *h = link_host(b, hid);
@@ -1120,8 +1137,7 @@ static void on_announce(struct broker *b, uint32_t hid, int fd)
 	if (r == 0 && !(since = calloc(n + 1, sizeof(*since))))
 		r = -ENOMEM;
 	if (r < 0) {
-		log_warn("host.bad_announcement", LOG_STR("host", h->name), LOG_STR("error", log_errno_name(r)),
-			 LOG_STR("then", "what it said before still counts"));
+		bad_announcement(h, r);
 		return;
 	}
 	free(h->offers);

@@ -31,8 +31,10 @@ struct link_host {
 	char why[256];
 	int64_t since_unix_s;	  /* of state */
 	int64_t heard_unix_s;	  /* a sign of life, while the session between hosts does not stand; 0: never */
-	int64_t told_unix_s;	  /* when a failure was logged last, and which: enum session_reason */
-	uint32_t told_reason;
+	int64_t told_unix_s[SESSION_REASON_N]; /* when a failure for that reason was logged last */
+	uint64_t n_untold[SESSION_REASON_N];   /* and how many were not since */
+	int64_t bad_told_unix_s; /* the same of announcements that do not read */
+	uint64_t n_bad_untold;
 	uint64_t session;	  /* key of the session between hosts; 0: none */
 	bool announced;		  /* `offers` is what it said on a session that still stands, or (not up) on the last one */
 	struct announced *offers; /* in order of name */

@@ -49,6 +49,8 @@ enum {
 	LINKER_STATS_ASKERS = 16,
 	/* As many addresses as a configuration has (CONFIG_LISTEN_MAX). */
 	LINKER_LISTENERS = 8,
+	/* Of what one source causes, so many have a count of their own; two that share one are told of less often. */
+	LINKER_TELLERS = 256,
 	/* Parts of one write to an application: a batch of small messages. */
 	RUN_MAX = 64,
 	/* Plaintext of a ring's record, at most: four whole frames. Larger ones would be sealed for longer before the first byte leaves. */
@@ -126,6 +128,12 @@ struct source {
 	uint32_t n_sessions;  /* that began there, and have proven whose they are */
 	uint32_t n_questions; /* of these, to ask this host's authority */
 	uint64_t kept_size; /* memory of what its lanes keep */
+};
+
+/* How often something is told in the log, and how often it was not since. */
+struct teller {
+	struct bucket lines;
+	uint64_t n_untold;
 };
 
 struct llane {
@@ -386,6 +394,8 @@ struct linker {
 	uint64_t kept_warn_at_ns;
 	struct source *sources;
 	uint64_t source_secret[2];
+	struct teller tellers[LINKER_TELLERS]; /* by the hash of a source: whoever comes again finds what it has used up */
+	struct teller signer_teller, accept_teller;
 	bool stalled;	    /* a session is not read from, because the broker's queue is long */
 	unsigned n_pool;
 	struct run run;
@@ -668,6 +678,9 @@ void strangers_turn(struct linker *k);
  */
 const char *proven_add(struct linker *k, struct session *s);
 void proven_leave(struct linker *k, struct session *s);
+/* teller_may() - may another line go to the log? *ret_more: how many did not since the last one. source_may_tell(): one that @of causes. */
+bool teller_may(struct linker *k, struct teller *t, uint64_t *ret_more);
+bool source_may_tell(struct linker *k, const struct source *of, uint64_t *ret_more);
 /* source_greatest() - whose lanes keep the most. NULL: there is no session. */
 struct source *source_greatest(struct linker *k);
 

@@ -413,6 +413,7 @@ void peer_rearm(struct linker *k)
 static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *from)
 {
 	struct session *s = session_take(k);
+	uint64_t more;
 	int r;
 
 	if (!s) { /* peer_has_room() */
@@ -428,7 +429,8 @@ static void accept_one(struct linker *k, int fd, const struct sockaddr_storage *
 		r = session_start_server(k, s);
 	}
 	if (r < 0) {
-		log_warn("linker.not_accepted", LOG_STR("peer", s->address), LOG_STR("error", log_errno_name(r)));
+		if (teller_may(k, &k->accept_teller, &more))
+			log_warn("linker.not_accepted", LOG_STR("peer", s->address), LOG_STR("error", log_errno_name(r)), LOG_U64("more", more));
 		stranger_leave(k, s);
 		session_give(k, s);
 	}

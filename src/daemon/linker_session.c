@@ -326,9 +326,11 @@ int session_lacks_proof(struct linker *k, struct session *s, struct llane *l)
 /* What @p stands on may not be taken any more, or never could. */
 static void proof_end(struct linker *k, struct session *s, struct proof *p, const char *why)
 {
-	if (!p->ended)
+	uint64_t more;
+
+	if (!p->ended && source_may_tell(k, s->source, &more))
 		log_warn("linker.service_ended", LOG_STR("service", p->service), LOG_STR("peer", s->tls.peer.spiffe_id), LOG_STR("why", why),
-			 LOG_STR("then", "its lanes to that host are cut; others go on"));
+			 LOG_U64("more", more), LOG_STR("then", "its lanes to that host are cut; others go on"));
 	p->ended = true;
 	cut_lanes(k, s, ROLE_NO_ID, p->service, why);
 }
@@ -406,11 +408,12 @@ static int send_proof(struct linker *k, struct session *s, uint32_t kid)
 {
 	uint8_t *to = session_control(k, s, FRAME_SIZE_MAX);
 	ssize_t n = to ? tls_prove(&s->tls, kid, to) : -ENOMEM;
+	uint64_t more;
 
-	if (n < 0) {
-		log_warn("linker.not_proven", LOG_U64("kid", kid), LOG_STR("error", log_errno_name((int)n)));
+	if (n < 0 && teller_may(k, &k->signer_teller, &more))
+		log_warn("linker.not_proven", LOG_U64("kid", kid), LOG_STR("error", log_errno_name((int)n)), LOG_U64("more", more));
+	if (n < 0)
 		return (int)n;
-	}
 	session_control_done(k, s, (size_t)n);
 	return 0;
 }

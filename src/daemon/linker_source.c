@@ -15,6 +15,9 @@
  *
  * A source is there as long as a session or a lane refers to it, so there are never more than those. Who connects chooses its address to some
  * degree, so the table's hash has a key that is drawn at the start.
+ *
+ * What one source can cause as often as it likes is told TOLD_AT_ONCE times, then TOLD_PER_S a second, with how many were not. That is counted in a table
+ * of its own, where a source's place does not go with its last session, so coming again gains nothing.
  */
 #include "daemon/linker_int.h"
 
@@ -24,7 +27,7 @@
 
 #include <arpa/inet.h>
 
-enum { STRANGERS_SHARE = 4 };
+enum { STRANGERS_SHARE = 4, TOLD_AT_ONCE = 10, TOLD_PER_S = 1 };
 /* Two handshakes' steps, with their signatures. */
 #define STRANGERS_TURN_NS (MS_NS / 2)
 #define STRANGERS_CREDIT_NS ((int64_t)(5 * MS_NS))
@@ -110,6 +113,28 @@ struct source *source_greatest(struct linker *k)
 		if (!most || s->kept_size > most->kept_size)
 			most = s;
 	return most;
+}
+
+/* The log. */
+
+bool teller_may(struct linker *k, struct teller *t, uint64_t *ret_more)
+{
+	if (t->lines.rate_per_s == 0)
+		bucket_init(&t->lines, TOLD_PER_S, TOLD_AT_ONCE, k->now_ns);
+	*ret_more = 0;
+	if (bucket_available(&t->lines, k->now_ns) == 0) {
+		t->n_untold++;
+		return false;
+	}
+	bucket_take(&t->lines, 1);
+	*ret_more = t->n_untold;
+	t->n_untold = 0;
+	return true;
+}
+
+bool source_may_tell(struct linker *k, const struct source *of, uint64_t *ret_more)
+{
+	return teller_may(k, &k->tellers[hash_of(k, &of->key) % LINKER_TELLERS], ret_more);
 }
 
 /* Those who have proven whose they are. */

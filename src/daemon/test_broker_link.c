@@ -177,6 +177,17 @@ static void event(struct host *h, const char *a, const char *b)
 	assert_told(a, b);
 }
 
+/* How many lines of the log have @what. */
+static unsigned n_events(struct host *h, const char *what)
+{
+	unsigned n = 0;
+
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	for (const char *p = g_answer; (p = strstr(p, what)); p++)
+		n++;
+	return n;
+}
+
 static int setup_links(void **state)
 {
 	int r = setup(state);
@@ -1686,16 +1697,19 @@ static void test_refused_sessions(void **state)
 {
 	struct host *h = *state;
 	struct role_msg m = session_msg(1, SESSION_REFUSED, SESSION_UNTRUSTED, hid_of(h, "b"));
+	struct role_msg other = session_msg(1, SESSION_REFUSED, SESSION_WRONG_HOST, ROLE_NO_ID);
 	const char *p;
 	unsigned n = 0;
 
 	strcpy(m.u.session.why, "the chain ends at none of our roots");
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < 5; i++) {
 		say(h, &m, -1);
+		other.u.session.hid = m.u.session.hid;
+		say(h, &other, -1); /* another reason in between */
+	}
+	assert_int_equal(n_events(h, "\"wrong-host\""), 1);
 	event(h, "\"link.refuse\"", "\"reason\":\"untrusted\"");
-	for (p = g_answer; (p = strstr(p, "\"link.refuse\"")); p++)
-		n++;
-	assert_int_equal(n, 1); /* the same host, the same reason: once a minute */
+	assert_int_equal(n_events(h, "\"reason\":\"untrusted\""), 1); /* the same host, the same reason: once a minute */
 	m.u.session.reason = SESSION_EXPIRED;
 	say(h, &m, -1);
 	event(h, "\"link.refuse\"", "\"reason\":\"untrusted\"");
@@ -1789,6 +1803,10 @@ static void test_bad_announcements(void **state)
 	has(h, "b", "default/far up 0\n");
 	announces(h, "b", "default/far up 0\ngarbage\n");
 	event(h, "\"host.bad_announcement\"", "\"host\":\"b\"");
+	/* Told once a minute, however many there are. */
+	for (int i = 0; i < 20; i++)
+		announces(h, "b", "garbage\n");
+	assert_int_equal(n_events(h, "\"host.bad_announcement\""), 1);
 	client(h, "web", 1);
 	want_told(h, BL_CARRY); /* what it said before still counts */
 	struct role_msg m = { .type = LB_ANNOUNCE, .u.id.id = 4711 };

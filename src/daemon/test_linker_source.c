@@ -238,12 +238,42 @@ static void test_turns(void **state)
 	assert_true(stranger_may_come(k));
 }
 
+/* The log: some lines of each, also where it comes again and again; others' are not touched. */
+static void test_lines(void **state)
+{
+	struct linker *k = *state;
+	unsigned n_told = 0;
+	struct source *other;
+	uint64_t more;
+
+	/* Two may share a place; with these numbers these two do not. */
+	k->source_secret[0] = UINT64_C(0x9e3779b97f4a7c15);
+	k->source_secret[1] = UINT64_C(0xbf58476d1ce4e5b9);
+	k->now_ns = clock_ns();
+	other = source_of_text(k, "10.0.0.2:1");
+	for (int i = 0; i < 1000; i++) {
+		struct source *s = source_of_text(k, "10.0.0.1:1");
+
+		n_told += source_may_tell(k, s, &more);
+		source_unref(k, s);
+	}
+	assert_in_range(n_told, 1, 20);
+	assert_true(source_may_tell(k, other, &more));
+	assert_int_equal(more, 0);
+	source_unref(k, other);
+	k->now_ns += 5000 * MS_NS;
+	other = source_of_text(k, "10.0.0.1:1");
+	assert_true(source_may_tell(k, other, &more));
+	assert_int_equal(more, 1000 - n_told);
+	source_unref(k, other);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_who_is_one), TEST(test_one_address), TEST(test_many_addresses), TEST(test_time), TEST(test_turns),
-		TEST(test_no_host_takes_all), TEST(test_whose_it_is), TEST(test_questions),
+		TEST(test_lines), TEST(test_no_host_takes_all), TEST(test_whose_it_is), TEST(test_questions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
