@@ -96,6 +96,12 @@ enum {
 	 * window each. Where more is needed the greatest lane of the host that has the most of it waiting is reset.
 	 */
 	LIMIT_LINK_KEPT_MIB = 1024,
+	/*
+	 * What waits in one linker for one host to read it: of so many of its sessions ciphertext, 320 KiB each, while others wait for their turn; and frames of
+	 * sessions' own (answers), in MiB, before nothing more is read from that host. One that reads has some KiB of those.
+	 */
+	LIMIT_LINK_CHUNKS_OF_ONE = 256,
+	LIMIT_LINK_ANSWERS_OF_ONE_MIB = 32,
 	/* Certificates of one chain, roots of a bundle, and the list of what is revoked, as text. */
 	LIMIT_CHAIN_SIZE = 64 << 10,
 	LIMIT_REVOKED_SIZE = 4 << 20,

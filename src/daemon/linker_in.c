@@ -5,8 +5,8 @@
  * of it is decrypted, or the room for it is used up; so what belongs to one lane can be written to it in one call. A frame whose rest is still to
  * come is put by (session.partial) until the next record. Ciphertext is always used up: libssl itself keeps a record that is not whole.
  *
- * Nothing here stops a peer but what it was granted: DATA by credit, frames of the session by LINKER_CONTROL_SIZE_MAX: a peer that makes us answer
- * and does not read the answers is not read from either. Whatever no table allows ends the session (reason protocol).
+ * Nothing here stops a peer but what it was granted: DATA by credit, frames of the session by LINKER_CONTROL_SIZE_MAX, and those of all of a host's sessions by
+ * source_is_heard(): a peer that makes us answer and does not read the answers is not read from either. Whatever no table allows ends the session (reason protocol).
  *
  * On a byte's way before this: the network. After it: linker_lane.c.
  */
@@ -243,7 +243,7 @@ static bool is_held_up(struct linker *k, const struct session *s)
 {
 	if (k->broker.n_queued > CHAN_QUEUE_HIGH)
 		k->stalled = true;
-	return k->broker.n_queued > CHAN_QUEUE_HIGH || s->control_size - s->control_off > LINKER_CONTROL_SIZE_MAX;
+	return k->broker.n_queued > CHAN_QUEUE_HIGH || s->control_size - s->control_off > LINKER_CONTROL_SIZE_MAX || !source_is_heard(s);
 }
 
 void session_receive(struct linker *k, struct session *s)

@@ -128,6 +128,10 @@ struct source {
 	uint32_t n_sessions;  /* that began there, and have proven whose they are */
 	uint32_t n_questions; /* of these, to ask this host's authority */
 	uint64_t kept_size; /* memory of what its lanes keep */
+	uint64_t answers_size; /* memory of its sessions' control */
+	bool unheard;	       /* some of its sessions are not read from for that */
+	uint32_t n_chunks;     /* that its sessions have */
+	TAILQ_HEAD(, session) waits; /* those that have none, and wait for one */
 };
 
 /* How often something is told in the log, and how often it was not since. */
@@ -266,9 +270,14 @@ struct session {
 	/* Out. */
 	bool writable;
 	struct chunk *chunk; /* from the pool: ciphertext that waits; NULL: none */
+	struct source *chunk_of; /* whose chunks it is counted among: source or host */
+	bool chunk_granted;	 /* source_grants_chunk() said so; else it was lent for what TLS itself may have to say */
 	size_t chunk_off, chunk_size;
 	uint8_t *control; /* owned: frames of the session's own, and short ones of lanes */
 	size_t control_off, control_size, control_cap;
+	struct source *control_of; /* whose answers control_cap is counted among; NULL: there is none */
+	bool in_waits;
+	TAILQ_ENTRY(session) waits;
 	struct blob *blob; /* ANNOUNCE, CA_ASK, CA_ANSWER that is on its way */
 	size_t blob_off;
 	enum frame_type blob_type;
@@ -370,6 +379,8 @@ struct linker {
 	struct session_list strangers; /* in the order in which they came */
 	unsigned n_strangers;
 	unsigned n_proven, proven_max; /* sessions that others began and that have proven whose they are */
+	unsigned chunks_max; /* of one source; and bytes of answers */
+	uint64_t answers_max;
 	uint64_t n_dropped, dropped_warn_at_ns;
 	struct bucket refusals; /* how many more of strangers the broker is told of now */
 	int64_t strangers_credit_ns; /* time that may be spent on them while others are busy */
@@ -523,8 +534,11 @@ void session_receive_ring(struct linker *k, struct session *s, bool all);
 bool session_pump(struct linker *k, struct session *s);
 /* session_flush() - send ciphertext that waits. */
 void session_flush(struct linker *k, struct session *s);
-/* session_lend_chunk() - give TLS room to write to. Return: false: out of memory. */
+/* session_lend_chunk() - give TLS room to write to. Return: false: out of memory. session_drop_chunk() - idempotent. */
 bool session_lend_chunk(struct linker *k, struct session *s);
+void session_drop_chunk(struct linker *k, struct session *s);
+/* session_drop_control() - the memory of session_control(), and what waits there. Idempotent. */
+void session_drop_control(struct linker *k, struct session *s);
 /* session_control() - room for @size bytes of frames at the end of what waits; session_control_done() says how many it was. NULL: the session is over. */
 uint8_t *session_control(struct linker *k, struct session *s, size_t size);
 void session_control_done(struct linker *k, struct session *s, size_t size);
@@ -681,6 +695,18 @@ void proven_leave(struct linker *k, struct session *s);
 /* teller_may() - may another line go to the log? *ret_more: how many did not since the last one. source_may_tell(): one that @of causes. */
 bool teller_may(struct linker *k, struct teller *t, uint64_t *ret_more);
 bool source_may_tell(struct linker *k, const struct source *of, uint64_t *ret_more);
+/*
+ * What waits for one of them to read it. source_grants_chunk() - may @s have a chunk for what it has to send? False: it gets its turn when it may.
+ * source_skips() - it needs none; idempotent. source_counts_chunk() - it has one more (1), one less (-1).
+ * source_counts_answers() - its control has room for so many bytes now. source_is_heard() - may it be read from? False: it gets its turn when it may.
+ * source_is_over() - it has a chunk that nobody granted, with something in it, and there are too many.
+ */
+bool source_grants_chunk(struct linker *k, struct session *s);
+void source_skips(struct linker *k, struct session *s);
+void source_counts_chunk(struct linker *k, struct session *s, int change);
+void source_counts_answers(struct linker *k, struct session *s, size_t cap);
+bool source_is_heard(const struct session *s);
+bool source_is_over(const struct linker *k, const struct session *s);
 /* source_greatest() - whose lanes keep the most. NULL: there is no session. */
 struct source *source_greatest(struct linker *k);
 

@@ -5,7 +5,7 @@
  * then its lanes in turn, one frame of each, or several where there is only one (flow.h). Applications' bytes are read to where they are
  * encrypted from. The batch is encrypted, record by record, to the end of the session's chunk, and sent from there in one call.
  *
- * A session gathers nothing while a batch of ciphertext waits: what waits, waits in the applications' sockets, where it is scheduled,
+ * A session gathers nothing while a batch of ciphertext waits, or as many others of its host have a chunk as it may have (linker_source.c): what waits, waits in the applications' sockets, where it is scheduled,
  * and TCP_NOTSENT_LOWAT sees to it that little lies in the kernel's either. So a small message finds at most that, and a frame of each busy lane,
  * before it. Chunks come from a pool and go back to it as soon as they are empty, so idle sessions have none and a busy one
  * has one that is warm.
@@ -23,16 +23,18 @@ enum {
 	/* What TLS adds to each record: header, type, tag; and to a batch: a key update. */
 	RECORD_OVERHEAD = 5 + 1 + 16,
 	CONTROL_SIZE_MIN = 1024,
+	CONTROL_SIZE_KEPT = 4096, /* while it is empty */
 };
 
 bool session_lend_chunk(struct linker *k, struct session *s)
 {
 	if (!s->chunk) {
 		s->chunk = chunk_take(k);
+		if (!s->chunk)
+			return false;
 		s->chunk_off = s->chunk_size = 0;
+		source_counts_chunk(k, s, 1);
 	}
-	if (!s->chunk)
-		return false;
 	if (s->chunk_off > 0 && s->chunk_size - s->chunk_off <= LINKER_BATCH_SIZE && s->chunk_size > LINKER_CHUNK_SIZE / 2) {
 		memmove(s->chunk->bytes, s->chunk->bytes + s->chunk_off, s->chunk_size - s->chunk_off);
 		s->chunk_size -= s->chunk_off;
@@ -44,6 +46,36 @@ bool session_lend_chunk(struct linker *k, struct session *s)
 	return true;
 }
 
+void session_drop_chunk(struct linker *k, struct session *s)
+{
+	if (!s->chunk)
+		return;
+	chunk_give(k, s->chunk);
+	s->chunk = NULL;
+	s->chunk_off = s->chunk_size = 0;
+	source_counts_chunk(k, s, -1);
+}
+
+void session_drop_control(struct linker *k, struct session *s)
+{
+	if (!s->control)
+		return;
+	free(s->control);
+	s->control = NULL;
+	s->control_off = s->control_size = 0;
+	source_counts_answers(k, s, 0);
+}
+
+/* What was gathered makes room: a peer may always leave something, and control would grow with all that was ever said. */
+static void control_pack(struct session *s)
+{
+	if (s->control_off < s->control_cap / 2 || s->control_off == 0)
+		return;
+	memmove(s->control, s->control + s->control_off, s->control_size - s->control_off);
+	s->control_size -= s->control_off;
+	s->control_off = 0;
+}
+
 uint8_t *session_control(struct linker *k, struct session *s, size_t size)
 {
 	size_t cap = s->control_cap ? s->control_cap : CONTROL_SIZE_MIN;
@@ -51,8 +83,8 @@ uint8_t *session_control(struct linker *k, struct session *s, size_t size)
 
 	if (s->phase == PHASE_OVER)
 		return NULL;
-	if (s->control_off > 0 && s->control_off == s->control_size)
-		s->control_off = s->control_size = 0;
+	if (cap - s->control_size < size)
+		control_pack(s);
 	while (cap - s->control_size < size)
 		cap *= 2;
 	if (cap != s->control_cap) {
@@ -62,7 +94,7 @@ uint8_t *session_control(struct linker *k, struct session *s, size_t size)
 			return NULL;
 		}
 		s->control = grown;
-		s->control_cap = cap;
+		source_counts_answers(k, s, cap);
 	}
 	return s->control + s->control_size;
 }
@@ -75,7 +107,7 @@ void session_control_done(struct linker *k, struct session *s, size_t size)
 
 /* Gathering: each returns how many bytes it put at @to, at most @room. */
 
-static size_t gather_control(struct session *s, uint8_t *to, size_t room)
+static size_t gather_control(struct linker *k, struct session *s, uint8_t *to, size_t room)
 {
 	size_t n = s->control_size - s->control_off;
 
@@ -86,11 +118,8 @@ static size_t gather_control(struct session *s, uint8_t *to, size_t room)
 	if (s->control_off < s->control_size)
 		return n;
 	s->control_off = s->control_size = 0;
-	if (s->control_cap > LINKER_BATCH_SIZE) {
-		free(s->control);
-		s->control = NULL;
-		s->control_cap = 0;
-	}
+	if (s->control_cap > CONTROL_SIZE_KEPT)
+		session_drop_control(k, s);
 	return n;
 }
 
@@ -160,7 +189,7 @@ static size_t gather_switch(struct linker *k, struct session *s, uint8_t *to, si
 /* Into out_plain, at most @room bytes. */
 static size_t session_gather(struct linker *k, struct session *s, size_t room)
 {
-	size_t at = gather_control(s, k->out_plain, room), n = gather_switch(k, s, k->out_plain + at, room - at);
+	size_t at = gather_control(k, s, k->out_plain, room), n = gather_switch(k, s, k->out_plain + at, room - at);
 
 	if (n > 0)
 		return at + n;
@@ -190,11 +219,8 @@ void session_flush(struct linker *k, struct session *s)
 		if (s->chunk_off < s->chunk_size)
 			s->writable = false; /* the kernel took what it wants; it tells when it wants more */
 	}
-	if (!s->chunk || s->chunk_off < s->chunk_size)
-		return;
-	chunk_give(k, s->chunk);
-	s->chunk = NULL;
-	s->chunk_off = s->chunk_size = 0;
+	if (s->chunk && s->chunk_off == s->chunk_size)
+		session_drop_chunk(k, s);
 }
 
 static bool session_encrypt(struct linker *k, struct session *s, size_t size)
@@ -205,6 +231,7 @@ static bool session_encrypt(struct linker *k, struct session *s, size_t size)
 		session_over(k, s, SESSION_LOST, "out of memory");
 		return false;
 	}
+	s->chunk_granted = true;
 	if (tls_write(&s->tls, k->out_plain, size) < 0) {
 		session_over(k, s, s->tls.reason, s->tls.why);
 		return false;
@@ -248,14 +275,19 @@ bool session_pump(struct linker *k, struct session *s)
 	for (unsigned i = 0; s->phase == PHASE_GREETED || s->phase == PHASE_UP; i++) {
 		size_t n;
 
-		if (s->rdma.switched_out)
+		if (s->rdma.switched_out) {
+			source_skips(k, s);
 			return pump_ring(k, s);
-
+		}
 		if (s->chunk && s->chunk_size - s->chunk_off >= LINKER_BATCH_SIZE)
 			return false; /* EPOLLOUT goes on */
 		if (i == BATCHES_PER_TURN)
 			return true;
+		if (!source_grants_chunk(k, s))
+			return false;
 		n = session_gather(k, s, LINKER_BATCH_SIZE);
+		if (n == 0)
+			source_skips(k, s);
 		if (n == 0 || s->phase == PHASE_OVER || !session_encrypt(k, s, n))
 			return false;
 		session_flush(k, s);

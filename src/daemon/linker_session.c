@@ -177,8 +177,12 @@ bool session_work(struct linker *k, struct session *s)
 	if (s->phase < PHASE_HANDSHAKE || s->phase == PHASE_OVER)
 		return false;
 	more = session_pump(k, s);
+	if (s->phase != PHASE_OVER && source_is_over(k, s)) {
+		session_over(k, s, SESSION_LIMIT, "that host does not read, and has as much waiting for it here as one host may have");
+		return false;
+	}
 	/* Still readable: the turn was over, or the peer did not read what it made us say; if it has by now, it is read from again. */
-	return more || (s->phase != PHASE_OVER && (s->readable || rdma_has_data(s)) && s->control_size == s->control_off && !k->stalled);
+	return more || (s->phase != PHASE_OVER && (s->readable || rdma_has_data(s)) && s->control_size == s->control_off && !k->stalled && source_is_heard(s));
 }
 
 static enum frame_purpose purpose_of(const struct linker *k, const struct session *s)
@@ -643,6 +647,7 @@ int session_over(struct linker *k, struct session *s, enum session_reason reason
 	if (s->phase == PHASE_OVER)
 		return -EPROTO;
 	stranger_leave(k, s);
+	source_skips(k, s);
 	s->reason = reason;
 	snprintf(s->why, sizeof(s->why), "%s", why);
 	session_clean(s);
@@ -653,7 +658,7 @@ int session_over(struct linker *k, struct session *s, enum session_reason reason
 
 static void say_goodbye(struct linker *k, struct session *s)
 {
-	if (s->fd < 0 || !session_lend_chunk(k, s))
+	if (s->fd < 0 || !s->source || !session_lend_chunk(k, s))
 		return;
 	tls_goodbye(&s->tls);
 	s->chunk_size = s->tls.out_size;

@@ -13,6 +13,12 @@
  * others together (proven_add()), counted by its address and, since one host may have many, by whom its certificate was issued to, which a serial of our
  * authority says. All of them leave a quarter of the table: to those that begin here, and to strangers.
  *
+ * What waits for a host to read it is bounded for each (source_grants_chunk(), source_is_heard()): by whom its certificate was issued to, else by its address. Of
+ * ciphertext each session has a chunk while its socket is full. When a host has chunks_max of them its other sessions wait, in the order in which they
+ * came: what they would send waits with the applications, they are still read from, and no lane is harmed, only as slow as its host reads. Answers
+ * to what it said (PONG, REFUSED) are another thing, since they grow by what is read from it: beyond answers_max it is not read from any more, on none of its sessions, until
+ * half of it is gone. A host that reads never comes near.
+ *
  * A source is there as long as a session or a lane refers to it, so there are never more than those. Who connects chooses its address to some
  * degree, so the table's hash has a key that is drawn at the start.
  *
@@ -72,6 +78,7 @@ static struct source *get(struct linker *k, enum source_kind kind, uint64_t name
 		return NULL;
 	s->key = key;
 	s->refs = 1;
+	TAILQ_INIT(&s->waits);
 	HASH_ADD_BYHASHVALUE(hh, k->sources, key, sizeof(s->key), hash, s);
 	return s;
 }
@@ -179,6 +186,94 @@ void proven_leave(struct linker *k, struct session *s)
 {
 	if (s->counted)
 		count(k, s, -1);
+}
+
+/* What waits for them to read it. */
+
+static struct source *reader_of(const struct session *s)
+{
+	return s->host ? s->host : s->source;
+}
+
+/* Whenever there is a chunk to be had the first of those that wait has its turn: it takes it, or skips. */
+static void wake_first(struct linker *k, const struct source *of)
+{
+	struct session *first = TAILQ_FIRST(&of->waits);
+
+	if (first && of->n_chunks < k->chunks_max)
+		session_dirty(k, first);
+}
+
+void source_skips(struct linker *k, struct session *s)
+{
+	struct source *of = reader_of(s);
+
+	if (!s->in_waits)
+		return;
+	TAILQ_REMOVE(&of->waits, s, waits);
+	s->in_waits = false;
+	wake_first(k, of);
+}
+
+bool source_grants_chunk(struct linker *k, struct session *s)
+{
+	struct source *of = reader_of(s);
+	const struct session *first = TAILQ_FIRST(&of->waits);
+
+	if (s->chunk ? s->chunk_granted || of->n_chunks <= k->chunks_max : of->n_chunks < k->chunks_max && (!first || first == s))
+		return true;
+	if (!s->in_waits)
+		TAILQ_INSERT_TAIL(&of->waits, s, waits);
+	s->in_waits = true;
+	return false;
+}
+
+void source_counts_chunk(struct linker *k, struct session *s, int change)
+{
+	if (change > 0)
+		s->chunk_of = reader_of(s);
+	s->chunk_of->n_chunks += (uint32_t)change;
+	if (change > 0) {
+		source_skips(k, s);
+		return;
+	}
+	wake_first(k, s->chunk_of);
+	s->chunk_of = NULL;
+	s->chunk_granted = false;
+}
+
+static void hear_again(struct linker *k, struct source *of)
+{
+	of->unheard = false;
+	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++) {
+		struct session *s = &k->sessions[i];
+
+		if (s->phase >= PHASE_HANDSHAKE && reader_of(s) == of && (s->readable || rdma_has_data(s)))
+			session_dirty(k, s);
+	}
+}
+
+void source_counts_answers(struct linker *k, struct session *s, size_t cap)
+{
+	struct source *of = s->control_of ? s->control_of : reader_of(s);
+
+	of->answers_size += cap - s->control_cap;
+	s->control_cap = cap;
+	s->control_of = cap > 0 ? of : NULL;
+	if (of->answers_size > k->answers_max)
+		of->unheard = true;
+	else if (of->unheard && of->answers_size <= k->answers_max / 2)
+		hear_again(k, of);
+}
+
+bool source_is_heard(const struct session *s)
+{
+	return !reader_of(s)->unheard;
+}
+
+bool source_is_over(const struct linker *k, const struct session *s)
+{
+	return s->chunk && !s->chunk_granted && s->chunk_size > s->chunk_off && s->chunk_of->n_chunks > k->chunks_max;
 }
 
 /* Strangers. */

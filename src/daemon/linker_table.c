@@ -196,20 +196,20 @@ static void session_free_lists(struct session *s)
 void session_give(struct linker *k, struct session *s)
 {
 	assert(s->phase != PHASE_FREE);
+	source_skips(k, s);
 	rdma_close(k, s);
+	session_drop_chunk(k, s);
+	session_drop_control(k, s);
 	session_free_lists(s);
 	tls_conn_close(&s->tls);
 	fd_cleanup(&s->fd);
 	proven_leave(k, s);
 	source_unref(k, take_ptr(s->source));
 	source_unref(k, take_ptr(s->host));
-	if (s->chunk)
-		chunk_give(k, s->chunk);
 	blob_unref(s->blob);
 	blob_unref(s->next_blob);
 	free(s->partial);
 	free(s->text);
-	free(s->control);
 	free(s->ca);
 	s->phase = PHASE_FREE;
 	s->generation = (s->generation + 1) & ((1u << (32 - SESSION_BITS)) - 1);

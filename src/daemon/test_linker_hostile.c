@@ -12,6 +12,7 @@
 #include "link/frame.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -871,6 +872,115 @@ static void test_peer_that_does_not_read(void **state)
 	raw_close(&c);
 }
 
+/* KiB that b's linker has of memory, without what sanitizers add. */
+static unsigned long rss_kib(const struct bed *b)
+{
+	char path[64], line[128];
+	unsigned long kib = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)b->sides[BED_B].pid);
+	f = fopen(path, "re");
+	assert_non_null(f);
+	while (kib == 0 && fgets(line, sizeof(line), f))
+		(void)!sscanf(line, "VmRSS: %lu", &kib);
+	fclose(f);
+	assert_true(kib > 0);
+	return kib;
+}
+
+static void assert_grew_little(const struct bed *b, unsigned long before_kib)
+{
+#ifdef __SANITIZE_ADDRESS__
+	(void)before_kib; /* it keeps what was freed */
+	assert_true(rss_kib(b) > 0);
+#else
+	assert_in_range(rss_kib(b), 1, before_kib + (8 << 10));
+#endif
+}
+
+enum { CHUNKS_MAX = 4, ANSWERS_MAX = 1 << 20, UNREAD = 48 };
+
+static int setup_few_chunks(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	bed_init(&r->bed);
+	r->bed.chunks_max = CHUNKS_MAX;
+	r->bed.answers_max = ANSWERS_MAX;
+	bed_start(&r->bed);
+	r->bystander = bed_lane(&r->bed);
+	bed_hear_session(&r->bed, BED_A, SESSION_UP);
+	bed_hear_session(&r->bed, BED_B, SESSION_UP);
+	*state = r;
+	return 0;
+}
+
+/* As much as goes in now. Return: bytes. */
+static size_t put_pings(struct raw *c)
+{
+	static struct bytes y;
+	size_t sent = 0;
+
+	for (y.size = 0; y.size < FRAME_SIZE_MAX - FRAME_PING_SIZE;)
+		y.size += frame_put_ping(y.at + y.size, FRAME_PING, 1);
+	while (sent < 4 << 20 && SSL_write(c->ssl, y.at, (int)y.size) > 0)
+		sent += y.size;
+	return sent;
+}
+
+static struct raw unread_client(struct bed *b, uint8_t from)
+{
+	int little = 4096;
+	struct raw c = raw_client_from(b, "spiffe://" BED_DOMAIN "/ns/default/svc/web", NULL, from);
+	struct bytes y = {};
+
+	(void)!setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof(little));
+	add_hello(&y);
+	raw_put(&c, y.at, y.size);
+	bed_hear_session(b, BED_B, SESSION_UP);
+	assert_int_equal(fcntl(c.fd, F_SETFL, O_NONBLOCK), 0);
+	return c;
+}
+
+/* The same on many sessions. All of them together make the linker hold little, and others are served. */
+static void test_host_that_does_not_read(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	static struct raw c[UNREAD];
+	unsigned long before_kib;
+	unsigned n_still = 0;
+
+	b->issued_to = "idler";
+	for (unsigned i = 0; i < UNREAD; i++)
+		c[i] = unread_client(b, 2);
+	before_kib = rss_kib(b);
+	for (unsigned round = 0; n_still < 3 && round < 100; round++) {
+		size_t sent = 0;
+
+		for (unsigned i = 0; i < UNREAD; i++)
+			sent += put_pings(&c[i]);
+		n_still = sent == 0 ? n_still + 1 : 0;
+		usleep(100000);
+	}
+	assert_grew_little(b, before_kib);
+	echo(&r->bystander);
+	b->issued_to = "another";
+	comes_in(b, 3);
+	comes_in(b, 2); /* at its address, and another host by its certificate */
+	/* What was kept back goes on when it is read: the last one hears its PONGs. */
+	for (unsigned i = 0; i + 1 < UNREAD; i++)
+		raw_close(&c[i]);
+	assert_int_equal(fcntl(c[UNREAD - 1].fd, F_SETFL, 0), 0);
+	for (int i = 0; i < 100; i++) {
+		char buf[FRAME_PING_SIZE];
+
+		assert_true(SSL_read(c[UNREAD - 1].ssl, buf, sizeof(buf)) > 0);
+	}
+	raw_close(&c[UNREAD - 1]);
+}
+
 /* Memory. */
 
 enum { KEPT_MAX = 2 << 20, TAKEN = 40 };
@@ -1151,6 +1261,7 @@ int main(int argc, char **argv)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 #define TEST_FEW(t) cmocka_unit_test_setup_teardown(t, setup_few_sessions, teardown)
+#define TEST_UNREAD(t) cmocka_unit_test_setup_teardown(t, setup_few_chunks, teardown)
 #define TEST_LITTLE(t) cmocka_unit_test_setup_teardown(t, setup_little_memory, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST_LITTLE(test_a_byte_is_not_a_window), TEST_LITTLE(test_the_greatest_pays), TEST_FEW(test_sessions_without_end),
@@ -1158,7 +1269,7 @@ int main(int argc, char **argv)
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
 		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long), TEST(test_one_text_for_all), TEST(test_questions_without_end),
-		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
+		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read), TEST_UNREAD(test_host_that_does_not_read), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
 	};
 
 	if (argc > 1)

@@ -7,6 +7,8 @@
 #include <cmocka.h>
 #include <stdio.h>
 
+enum { CHUNKS_MAX = 3, ANSWERS_MAX = 1 << 20 };
+
 static int setup(void **state)
 {
 	struct linker *k = calloc(1, sizeof(*k));
@@ -15,6 +17,8 @@ static int setup(void **state)
 	assert_int_equal(linker_tables_init(k), 0);
 	k->strangers_at_ns = clock_ns();
 	k->proven_max = LIMIT_LINK_SESSIONS_IN;
+	k->chunks_max = CHUNKS_MAX;
+	k->answers_max = ANSWERS_MAX;
 	*state = k;
 	return 0;
 }
@@ -268,12 +272,134 @@ static void test_lines(void **state)
 	source_unref(k, other);
 }
 
+/* What waits for them to read it. */
+
+static struct session *session_of(struct linker *k, const char *address)
+{
+	struct session *s = come(k, address);
+
+	stranger_leave(k, s);
+	s->phase = PHASE_UP;
+	return s;
+}
+
+static bool takes_chunk(struct linker *k, struct session *s)
+{
+	if (!source_grants_chunk(k, s))
+		return false;
+	assert_true(session_lend_chunk(k, s));
+	s->chunk_granted = true;
+	s->chunk_size = 10;
+	assert_false(source_is_over(k, s));
+	return true;
+}
+
+/* Of one host so many sessions have ciphertext that waits; others have their turn after them, in their order. */
+static void test_chunks(void **state)
+{
+	struct linker *k = *state;
+	struct session *has[CHUNKS_MAX], *first, *second, *lent;
+
+	for (unsigned i = 0; i < CHUNKS_MAX; i++)
+		assert_true(takes_chunk(k, has[i] = session_of(k, "10.0.0.1:1")));
+	first = session_of(k, "10.0.0.1:2");
+	second = session_of(k, "10.0.0.1:3");
+	assert_false(takes_chunk(k, first));
+	assert_false(takes_chunk(k, second));
+	assert_false(takes_chunk(k, first));
+	assert_true(takes_chunk(k, session_of(k, "10.0.0.2:1")));
+	assert_true(takes_chunk(k, has[0])); /* it has it */
+	session_drop_chunk(k, has[0]);
+	assert_non_null(first->dirty);
+	assert_null(second->dirty);
+	assert_false(takes_chunk(k, has[0])); /* after those that waited */
+	assert_false(takes_chunk(k, second));
+	assert_true(takes_chunk(k, first));
+	session_give(k, has[1]);
+	assert_non_null(second->dirty);
+	session_over(k, second, SESSION_LOST, "");
+	assert_non_null(has[0]->dirty);
+	assert_true(takes_chunk(k, has[0]));
+	/* For what TLS itself may have to say there always is one, but not for long. */
+	lent = session_of(k, "10.0.0.1:4");
+	assert_true(session_lend_chunk(k, lent));
+	assert_false(source_is_over(k, lent));
+	assert_false(source_grants_chunk(k, lent));
+	lent->chunk_size = 10;
+	assert_true(source_is_over(k, lent));
+	session_drop_chunk(k, lent);
+	assert_int_equal(has[0]->source->n_chunks, CHUNKS_MAX);
+}
+
+/* One that needs none lets the next one have it. */
+static void test_chunk_not_needed(void **state)
+{
+	struct linker *k = *state;
+	struct session *has[CHUNKS_MAX], *first, *second;
+
+	for (unsigned i = 0; i < CHUNKS_MAX; i++)
+		assert_true(takes_chunk(k, has[i] = session_of(k, "10.0.0.1:1")));
+	assert_false(takes_chunk(k, first = session_of(k, "10.0.0.1:2")));
+	assert_false(takes_chunk(k, second = session_of(k, "10.0.0.1:3")));
+	session_drop_chunk(k, has[0]);
+	source_skips(k, first);
+	source_skips(k, first);
+	assert_non_null(second->dirty);
+	assert_true(takes_chunk(k, second));
+}
+
+static void say(struct linker *k, struct session *s, size_t size)
+{
+	assert_non_null(session_control(k, s, size));
+	session_control_done(k, s, size);
+}
+
+/* Answers that one host does not read, on however many sessions: none of them is read from until half is gone. */
+static void test_answers(void **state)
+{
+	struct linker *k = *state;
+	struct session *quiet = session_of(k, "10.0.0.1:1"), *other = session_of(k, "10.0.0.2:1"), *s[8];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(s); i++) {
+		s[i] = session_of(k, "10.0.0.1:1");
+		assert_true(source_is_heard(s[i]));
+		say(k, s[i], ANSWERS_MAX / ARRAY_SIZE(s));
+	}
+	assert_true(source_is_heard(quiet));
+	say(k, s[0], 1);
+	assert_false(source_is_heard(quiet));
+	assert_false(source_is_heard(s[0]));
+	assert_true(source_is_heard(other));
+	quiet->readable = true;
+	session_give(k, s[0]);
+	assert_null(quiet->dirty);
+	for (unsigned i = 1; i < 5; i++)
+		session_give(k, s[i]);
+	assert_true(source_is_heard(quiet));
+	assert_non_null(quiet->dirty);
+}
+
+/* A peer that always leaves something: what waits is little, and so is the memory for it. */
+static void test_answers_left(void **state)
+{
+	struct linker *k = *state;
+	struct session *s = session_of(k, "10.0.0.1:1");
+
+	say(k, s, 1000);
+	for (unsigned i = 0; i < 10000; i++) {
+		say(k, s, 1000);
+		s->control_off += 1000;
+	}
+	assert_in_range(s->control_cap, 2000, 8192);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_who_is_one), TEST(test_one_address), TEST(test_many_addresses), TEST(test_time), TEST(test_turns),
-		TEST(test_lines), TEST(test_no_host_takes_all), TEST(test_whose_it_is), TEST(test_questions),
+		TEST(test_lines), TEST(test_chunks), TEST(test_chunk_not_needed), TEST(test_answers), TEST(test_answers_left),
+		TEST(test_no_host_takes_all), TEST(test_whose_it_is), TEST(test_questions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
