@@ -32,7 +32,8 @@ struct link_device {
 	struct role_device is;
 	struct role_rdma_stats stats; /* as of the last BL_STATS */
 	char told[256];		      /* what the log said last */
-	bool renew, leaving;	      /* another linker is to take its place, when it has no lanes; it was told to say goodbye */
+	bool renew;		      /* another linker is to take its place, when it has no lanes */
+	enum { RENEW_NOT, RENEW_LEAVING, RENEW_DRAINING } stage; /* and does (broker_rdma.c) */
 };
 
 enum health { HEALTH_UNCHECKED, HEALTH_PASSING, HEALTH_FAILING, HEALTH_N };

@@ -88,14 +88,23 @@ static struct link_host *choose_host(struct broker *b, const struct service_name
 	return best;
 }
 
+/* One that is about to be replaced takes no new lanes. */
 static uint32_t choose_linker(struct broker *b)
 {
 	uint32_t best = ROLE_NO_ID;
 
 	for (uint32_t i = 0; i < b->n_linkers; i++)
-		if (b->linkers[i].fd >= 0 && (best == ROLE_NO_ID || cross_count(i) < cross_count(best)))
+		if (b->linkers[i].fd >= 0 && b->devices[i].stage == RENEW_NOT && (best == ROLE_NO_ID || cross_count(i) < cross_count(best)))
 			best = i;
 	return best;
+}
+
+static bool is_renewed(const struct broker *b)
+{
+	for (uint32_t i = 0; i < b->n_linkers; i++)
+		if (b->devices[i].stage != RENEW_NOT)
+			return true;
+	return false;
 }
 
 /* One that is reached and has it, but not up; else one that is not reached: rather one that is known to have it. NULL: neither. */
@@ -150,7 +159,8 @@ const char *carry_lacks(struct broker *b, const struct service_name *source, con
 		return text;
 	}
 	if (choose_linker(b) == ROLE_NO_ID)
-		return "no linker runs; see the log for linker.failed";
+		return is_renewed(b) ? "the linker is being replaced by one that takes up what the configuration says of RDMA now" :
+				       "no linker runs; see the log for linker.failed";
 	if (!choose_host(b, destination, kind, NULL))
 		return lacks_host(b, destination, kind, text, sizeof(text));
 	return NULL;
@@ -318,6 +328,21 @@ static bool carry_on(struct broker *b, struct lane *l, int fd)
 	return true;
 }
 
+static void park(struct broker *b, struct lane *l);
+
+/* @fd: borrowed. Where the linker has begun to leave since the client was asked for, the client waits for the next one. */
+static void carry_first(struct broker *b, struct lane *l, int fd)
+{
+	if (carry_on(b, l, fd))
+		return;
+	if (is_renewed(b))
+		l->link.opening->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (l->link.opening->fd >= 0)
+		park(b, l);
+	else
+		carry_refuse(b, l);
+}
+
 void carry_begin(struct broker *b, const struct carry_client *client, int fd)
 {
 	struct lane from = { .wid = client->wid, .lid = client->lid, .sid = ROLE_NO_ID, .source = client->source,
@@ -337,8 +362,7 @@ void carry_begin(struct broker *b, const struct carry_client *client, int fd)
 		return;
 	}
 	*c = (struct carry){ .fd = -1, .pid = client->pid, .uid = client->uid, .deadline_ns = client->deadline_ns, .code = LINK_FAILED };
-	if (!carry_on(b, l, fd))
-		carry_refuse(b, l);
+	carry_first(b, l, fd);
 }
 
 static void now_open(struct broker *b, struct lane *l)
@@ -368,8 +392,6 @@ void carry_on_opened(struct broker *b, uint32_t linker, const struct role_lane_r
 	if (!l->link.lent || l->link.opening->has_lane)
 		now_open(b, l);
 }
-
-static void park(struct broker *b, struct lane *l);
 
 static void on_retry_time(struct broker *b, void *arg)
 {
@@ -524,8 +546,7 @@ int carry_begin_library(struct broker *b, const struct carry_client *client, con
 
 void carry_on_lent(struct broker *b, struct lane *l, int fd)
 {
-	if (!carry_on(b, l, fd))
-		carry_refuse(b, l);
+	carry_first(b, l, fd);
 }
 
 void carry_on_lane(struct broker *b, struct lane *l)

@@ -69,6 +69,7 @@ struct lane *cross_find(struct broker *b, uint32_t linker, uint64_t lane_id)
 void cross_free(struct broker *b, struct lane *l)
 {
 	struct link_host *h = l->link.inbound ? NULL : link_host(b, l->link.hid);
+	uint32_t linker = l->link.linker;
 
 	b->link.bytes_up[l->link.inbound] += l->bytes_up;
 	b->link.bytes_down[l->link.inbound] += l->bytes_down;
@@ -86,6 +87,8 @@ void cross_free(struct broker *b, struct lane *l)
 	HASH_DEL(b->lanes, l);
 	carry_free(l->link.opening);
 	free(l);
+	if (linker != ROLE_NO_ID && cross_count(linker) == 0)
+		rdma_on_idle(b, linker);
 }
 
 /* Whose events are bounded together: the workload's on this host. NULL: there is none (any more), then all are told. */
@@ -183,7 +186,10 @@ void cross_on_linker_lost(struct broker *b, uint32_t linker)
 			else
 				lost_with_linker(b, l);
 		}
-	log_warn("linker.lost", LOG_U64("linker", linker), LOG_U64("lanes", n));
+	if (n == 0 && b->devices[linker].stage == RENEW_DRAINING)
+		log_info("linker.replaced", LOG_U64("linker", linker));
+	else
+		log_warn("linker.lost", LOG_U64("linker", linker), LOG_U64("lanes", n));
 }
 
 static void tell_library(struct broker *b, struct lane *l, const struct intention *i, const char *why)

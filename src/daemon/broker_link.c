@@ -1063,6 +1063,12 @@ static void on_session_stats(struct broker *b, uint32_t linker, const struct rol
 		s->stats = *m;
 }
 
+void link_linker_stays(struct broker *b, uint32_t index)
+{
+	tell_listeners(b, index);
+	hosts_changed(b);
+}
+
 void link_on_linker_lost(struct broker *b, uint32_t index)
 {
 	struct link_session *s, *tmp;
@@ -1080,10 +1086,10 @@ void link_on_linker_lost(struct broker *b, uint32_t index)
 		end_session(b, s);
 	}
 	replace_tickets(b);
-	rdma_on_linker_lost(b, index);
 	welcome_on_linker_lost(b, index);
 	cross_on_linker_lost(b, index);
 	ca_on_linker_lost(b, index);
+	rdma_on_linker_lost(b, index);
 	g_link.stats_out[index] = false;
 	if (link_has_stats(b))
 		lane_stats_of_linkers_end(b);

@@ -117,6 +117,8 @@ bool link_offer(const struct broker *b, const struct service *s, struct announce
 /* link_on_linker() - a linker was (re)started and can be told. link_on_linker_lost(): it has gone, with its lanes and sessions. */
 void link_on_linker(struct broker *b, uint32_t index);
 void link_on_linker_lost(struct broker *b, uint32_t index);
+/* link_linker_stays() - one that was told to leave (BL_UNLISTEN) is not replaced now. */
+void link_linker_stays(struct broker *b, uint32_t index);
 void link_on_msg(struct broker *b, uint32_t linker, const struct role_msg *m, int *fd);
 /* link_tell(), link_tell_all() - to a linker; one that does not read any more is closed (the warden restarts it). @fd: borrowed. */
 void link_tell(struct broker *b, uint32_t linker, const struct role_msg *m, int fd);
@@ -128,8 +130,10 @@ void rdma_on_linker(struct broker *b, uint32_t linker);
 void rdma_on_linker_lost(struct broker *b, uint32_t linker);
 void rdma_on_device(struct broker *b, uint32_t linker, const struct role_device *m);
 void rdma_on_stats(struct broker *b, uint32_t linker, const struct role_rdma_stats *m);
-/* rdma_apply() - the configuration was read (again): whoever lacks what there may be now gives its place to another. */
+/* rdma_apply() - the configuration was read (again): new sessions keep to it; whoever lacks what there may be now gives its place to another. */
 void rdma_apply(struct broker *b);
+/* rdma_on_idle() - the last lane of a linker, or the last question whether one may be opened, is over. */
+void rdma_on_idle(struct broker *b, uint32_t linker);
 /* device_lacks() - why a linker has no device, for people; "" if it has one. */
 static inline const char *device_lacks(const struct link_device *d)
 {
@@ -191,6 +195,8 @@ void carry_on_failed(struct broker *b, uint32_t linker, const struct role_link_f
 void welcome_on_ask(struct broker *b, uint32_t linker, const struct role_link_ask *q);
 void welcome_on_gone(struct broker *b, uint32_t linker, uint32_t ask);
 void welcome_on_linker_lost(struct broker *b, uint32_t linker);
+/* welcome_waits() - has a linker asked whether a lane may be opened, and was not answered? */
+bool welcome_waits(uint32_t linker);
 /* welcome_retry() - a server came up, or a certificate: for those who wait. */
 void welcome_retry(struct broker *b);
 /* welcome_on_lent() - the porter lent the client's end, @fd: borrowed. welcome_on_not_lent() - it did not. The lane may be gone afterwards. */

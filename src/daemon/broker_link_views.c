@@ -159,7 +159,7 @@ static json_t *view_device(uint32_t linker, const struct link_device *d)
 {
 	const char *lacks = device_lacks(d);
 
-	return json_pack("{s:I,s:o,s:o,s:o,s:b,s:b,s:o,s:I,s:I,s:I,s:I}", "linker", (json_int_t)linker, "device", or_null(d->is.device), "address", or_null(d->asked.address),
+	return json_pack("{s:I,s:o,s:o,s:o,s:b,s:b,s:o,s:I,s:I,s:I,s:I}", "linker", (json_int_t)linker, "device", or_null(d->is.device), "address", or_null(d->is.device[0] ? d->is.address : d->asked.address),
 			 "why", or_null(lacks), "atomics", d->is.atomics, "windows", d->is.windows, "memlock_bytes",
 			 d->known && d->is.memlock <= INT64_MAX ? json_integer((json_int_t)d->is.memlock) : json_null(), "connections", (json_int_t)d->stats.n_conns,
 			 "quarantined", (json_int_t)d->stats.n_quarantined, "pinned_bytes", (json_int_t)d->stats.pinned, "offences", (json_int_t)d->stats.offences);

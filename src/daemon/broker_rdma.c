@@ -5,9 +5,16 @@
  * of it (LB_DEVICE). Linkers listen at ports of their own, one after the other, since an address and port are one process's. Which port it
  * is matters to nobody else: the session's TLS says it.
  *
- * So another device, or one that came later, takes another linker. On a reload each linker that would be told something else now, or
- * has no device where there may be one, is renewed: when no lane goes by it any more its sessions end in order, its channel is closed, and the warden
- * starts the next one. Lanes are never cut for that.
+ * Whether new sessions use the device that it has, and whether they seal, a linker is told at any time: BL_RDMA again. Sessions that stand go on as they
+ * are, and end with their last lane; the next lane comes on a new one.
+ *
+ * Another device, or one that came later, takes another linker. On a reload each linker that lacks the device that there may be now, or has one that it is not to
+ * have, is renewed, and a lane is never cut for that:
+ *
+ *   renew      it waits for the moment when no lane goes by it (rdma_on_idle())
+ *   LEAVING    it accepts no new sessions (they wait at the listening socket) and is given no lanes (they wait here); those that are on
+ *              their way to it while other hosts read its GOAWAY are taken, and then it stays, and waits again
+ *   DRAINING   its sessions end in order; then its channel is closed, and the warden starts the next one
  *
  * Before this: broker_link.c. After it: linker_device.c.
  * Must never: keep a linker from running because there is no device.
@@ -17,14 +24,12 @@
 #include "daemon/broker_link.h"
 
 enum {
-	RENEW_LOOK_MS = 1000,
-	RENEW_GOODBYE_MS = 300, /* GOAWAY on its way to the other hosts */
+	RENEW_GOAWAY_MS = 300, /* GOAWAY on its way to the other hosts, and an OPEN that crosses it */
+	RENEW_DRAIN_MS = 300,  /* the ends of sessions */
 };
 
 /* Made when a device can be had: rdma_ucm is loaded. */
 static const char g_node[] = "/dev/infiniband/rdma_cm";
-
-static bool g_renew_armed;
 
 static struct role_rdma wanted(const struct broker *b, uint32_t linker, const char **ret_why)
 {
@@ -57,18 +62,25 @@ void rdma_on_linker_lost(struct broker *b, uint32_t linker)
 	struct link_device *d = &b->devices[linker];
 
 	b->link.rdma_offences += d->stats.offences;
-	d->known = d->renew = d->leaving = false;
+	d->known = d->renew = false;
+	d->stage = RENEW_NOT;
 	d->stats = (struct role_rdma_stats){};
 }
+
+static void apply(struct broker *b, uint32_t linker);
 
 /* Once for each thing that is to be said of a linker, however often it is started. */
 void rdma_on_device(struct broker *b, uint32_t linker, const struct role_device *m)
 {
 	struct link_device *d = &b->devices[linker];
+	struct role_rdma now;
 	const char *why;
 
 	d->is = *m;
 	d->known = true;
+	now = wanted(b, linker, &why);
+	if (now.mode != d->asked.mode || strcmp(now.address, d->asked.address) != 0)
+		apply(b, linker); /* the configuration was read again since it was told */
 	why = device_lacks(d);
 	if (strcmp(d->told, m->error ? why : m->device) == 0)
 		return;
@@ -87,56 +99,87 @@ void rdma_on_stats(struct broker *b, uint32_t linker, const struct role_rdma_sta
 
 /* ------------------------------------------------------------------ renewal */
 
-static void on_goodbye(struct broker *b, void *arg)
+static bool may_leave(uint32_t linker)
 {
-	for (uint32_t i = 0; i < b->n_linkers; i++)
-		if (b->devices[i].leaving && b->linkers[i].fd >= 0)
-			broker_end_linker(b, i);
+	return cross_count(linker) == 0 && !welcome_waits(linker);
 }
 
-static void on_renew_time(struct broker *b, void *arg)
+static void on_drained(struct broker *b, void *arg)
+{
+	uint32_t linker = (uint32_t)(uintptr_t)arg;
+
+	if (b->devices[linker].stage == RENEW_DRAINING && b->linkers[linker].fd >= 0)
+		broker_end_linker(b, linker);
+}
+
+/* Whoever has read GOAWAY begins no lane by it any more. */
+static void on_goaway_read(struct broker *b, void *arg)
 {
 	struct role_msg drain = { .type = BL_DRAIN };
-	bool wait = false, leaving = false;
+	uint32_t linker = (uint32_t)(uintptr_t)arg;
+	struct link_device *d = &b->devices[linker];
 
-	g_renew_armed = false;
-	for (uint32_t i = 0; i < b->n_linkers; i++) {
-		struct link_device *d = &b->devices[i];
+	if (d->stage != RENEW_LEAVING || b->linkers[linker].fd < 0)
+		return;
+	if (!may_leave(linker)) {
+		d->stage = RENEW_NOT;
+		link_linker_stays(b, linker);
+		return;
+	}
+	d->stage = RENEW_DRAINING;
+	link_tell(b, linker, &drain, -1);
+	broker_after(b, RENEW_DRAIN_MS, on_drained, arg);
+}
 
-		if (!d->renew || d->leaving || b->linkers[i].fd < 0)
-			continue;
-		if (cross_count(i) > 0) {
-			wait = true;
-			continue;
-		}
-		d->leaving = leaving = true;
-		log_info("rdma.renew", LOG_U64("linker", i), LOG_STR("why", "another linker takes up what the configuration says of RDMA now"));
-		link_tell(b, i, &drain, -1);
-	}
-	if (leaving)
-		broker_after(b, RENEW_GOODBYE_MS, on_goodbye, NULL);
-	if (wait && !g_renew_armed) {
-		g_renew_armed = true;
-		broker_after(b, RENEW_LOOK_MS, on_renew_time, NULL);
-	}
+static void on_idle(struct broker *b, void *arg)
+{
+	struct role_msg unlisten = { .type = BL_UNLISTEN }, leave = { .type = BL_GOAWAY };
+	uint32_t linker = (uint32_t)(uintptr_t)arg;
+	struct link_device *d = &b->devices[linker];
+
+	if (!d->renew || d->stage != RENEW_NOT || b->linkers[linker].fd < 0 || !may_leave(linker))
+		return;
+	d->stage = RENEW_LEAVING;
+	log_info("rdma.renew", LOG_U64("linker", linker), LOG_STR("why", "another linker takes up what the configuration says of RDMA now"));
+	link_tell(b, linker, &unlisten, -1);
+	link_tell(b, linker, &leave, -1);
+	broker_after(b, RENEW_GOAWAY_MS, on_goaway_read, arg);
+}
+
+void rdma_on_idle(struct broker *b, uint32_t linker)
+{
+	if (linker < b->n_linkers && b->devices[linker].renew)
+		broker_after(b, 0, on_idle, (void *)(uintptr_t)linker);
+}
+
+/* Has it what it may not have, or lacks it what there may be? */
+static bool needs_another(const struct link_device *d, const struct role_rdma *now)
+{
+	bool wants = now->mode != RDMA_OFF && now->address[0], elsewhere = strcmp(now->address, d->is.address) != 0;
+
+	if (!d->is.error)
+		return !wants || elsewhere;
+	return wants && (d->asked.mode == RDMA_OFF || access(g_node, F_OK) == 0);
+}
+
+static void apply(struct broker *b, uint32_t linker)
+{
+	struct link_device *d = &b->devices[linker];
+	struct role_msg m = { .type = BL_RDMA };
+
+	m.u.rdma = wanted(b, linker, &d->lacks);
+	if (!d->known || b->linkers[linker].fd < 0)
+		return;
+	d->renew = needs_another(d, &m.u.rdma);
+	if (m.u.rdma.mode != d->asked.mode)
+		link_tell(b, linker, &m, -1);
+	d->asked = m.u.rdma;
+	if (may_leave(linker))
+		rdma_on_idle(b, linker);
 }
 
 void rdma_apply(struct broker *b)
 {
-	bool any = false;
-
-	for (uint32_t i = 0; i < b->n_linkers; i++) {
-		struct link_device *d = &b->devices[i];
-		struct role_rdma now = wanted(b, i, &d->lacks);
-
-		if (!d->known || b->linkers[i].fd < 0)
-			continue;
-		d->renew = now.mode != d->asked.mode || strcmp(now.address, d->asked.address) != 0 ||
-			   (d->is.error && now.address[0] && access(g_node, F_OK) == 0);
-		any |= d->renew;
-	}
-	if (any && !g_renew_armed) {
-		g_renew_armed = true;
-		broker_after(b, 0, on_renew_time, NULL);
-	}
+	for (uint32_t i = 0; i < b->n_linkers; i++)
+		apply(b, i);
 }

@@ -88,6 +88,7 @@ static void welcome_end(struct welcome *w)
 		lane_quota_release(&w->pair->quota);
 	w->admitted = false;
 	HASH_DEL(g_welcome.all, w);
+	rdma_on_idle(w->b, (uint32_t)(w->key >> 32));
 	welcome_unref(w);
 }
 
@@ -533,6 +534,14 @@ void welcome_on_linker_lost(struct broker *b, uint32_t linker)
 	HASH_ITER(hh, g_welcome.all, w, tmp)
 		if ((uint32_t)(w->key >> 32) == linker)
 			welcome_end(w);
+}
+
+bool welcome_waits(uint32_t linker)
+{
+	for (const struct welcome *w = g_welcome.all; w; w = w->hh.next)
+		if ((uint32_t)(w->key >> 32) == linker)
+			return true;
+	return false;
 }
 
 void welcome_retry(struct broker *b)

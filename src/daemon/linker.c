@@ -258,8 +258,12 @@ static void on_forget(struct linker *k, uint32_t kid)
 	tls_forget(k->tls, kid);
 }
 
-static void on_drain(struct linker *k)
+static void on_goaway(struct linker *k, bool drain)
 {
+	if (!drain) {
+		session_goaway_all(k);
+		return;
+	}
 	k->draining = true;
 	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++)
 		if (k->sessions[i].phase != PHASE_FREE)
@@ -330,7 +334,11 @@ static int linker_message(struct linker *k, const struct role_msg *m, int *fd)
 	case BL_ANNOUNCE:
 		return announce_set(k, *fd);
 	case BL_DRAIN:
-		on_drain(k);
+	case BL_GOAWAY:
+		on_goaway(k, m->type == BL_DRAIN);
+		return 0;
+	case BL_RDMA:
+		linker_set_rdma_mode(k, m->u.rdma.mode);
 		return 0;
 	case BL_CA_OPEN:
 		peer_dial_ca(k, &m->u.ca);
@@ -646,7 +654,7 @@ int linker_new(struct linker **ret, int channel_fd)
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	*k = (struct linker){ .now_ns = clock_ns(), .fd_limit = raise_fd_limit(), .signer.fd = -1, .tick_due_ns = UINT64_MAX, .strangers_at_ns = clock_ns(),
 			      .kept_max = (uint64_t)LIMIT_LINK_KEPT_MIB << 20, .rings_max = (uint64_t)LIMIT_LINK_RINGS_MIB << 20,
-			      .proven_max = LIMIT_LINK_SESSIONS_IN, .handshake_ns = HANDSHAKE_NS };
+			      .proven_max = LIMIT_LINK_SESSIONS_IN, .handshake_ns = HANDSHAKE_NS, .rdma_mode = RDMA_AUTO };
 	memset(k->listeners, 0xff, sizeof(k->listeners)); /* -1 */
 	chan_init(&k->broker, channel_fd);
 	spin_init(&k->spin, true);
@@ -720,11 +728,10 @@ static int take_device(struct linker *k, const struct role_rdma *m)
 	struct remote *device;
 	int r = 0;
 
-	linker_set_rdma_plain(k, m->mode == RDMA_PLAIN);
 	linker_device_open(m, &device, &told.u.device);
 	if (device)
 		r = linker_set_remote(k, device, m->address);
-	linker_set_rdma_plain(k, m->mode == RDMA_PLAIN);
+	linker_set_rdma_mode(k, m->mode);
 	linker_send(k, &told, -1);
 	return r;
 }

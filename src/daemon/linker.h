@@ -33,8 +33,11 @@ struct remote;
  */
 MUST_CHECK int linker_set_remote(struct linker *k, struct remote *r, const char *address);
 
-/* linker_set_rdma_plain() - records need not be sealed: the configuration says that the RDMA network encrypts. Only where the other host's says so too. */
-void linker_set_rdma_plain(struct linker *k, bool plain);
+/*
+ * linker_set_rdma_mode() - enum rdma_mode: may new sessions use the device, and need their records be sealed? RDMA_PLAIN counts only where the other host says
+ * so too. RDMA_AUTO without this call. Sessions that were begun otherwise go on as they are, with GOAWAY: they end with their last lane.
+ */
+void linker_set_rdma_mode(struct linker *k, uint32_t mode);
 
 /* linker_isolate() - no path, no new socket, no connection, no program from here on. */
 MUST_CHECK int linker_isolate(void);

@@ -224,7 +224,8 @@ struct route;
 /* What was said of RDMA on a session: its steps, each once (linker_rdma.c). */
 struct session_rdma {
 	struct rdma_way *way; /* owned; NULL: not asked for (yet), or given up: the session is on TLS */
-	bool offered, possible; /* our HELLO had the flag; both had */
+	uint16_t said;	    /* of it in our HELLO: FRAME_HAS_RDMA, FRAME_HAS_PLAIN */
+	bool possible;	    /* both HELLOs had FRAME_HAS_RDMA */
 	bool plain; /* both hosts' networks encrypt below: nothing is sealed */
 	bool asked, no_sent, no_came;
 	bool key_sent, key_came;
@@ -417,7 +418,7 @@ struct linker {
 	bool ticks; /* somebody's descriptor may lie in a queue of ours */
 	struct remote *remote; /* owned; NULL: no RDMA device */
 	char remote_address[LIMIT_ADDRESS_SIZE]; /* where it listens */
-	bool rdma_plain; /* linker_set_rdma_plain() */
+	uint32_t rdma_mode; /* linker_set_rdma_mode() */
 	bool remote_gone, remote_event; /* the device is; epoll told of it */
 	TAILQ_HEAD(, rdma_way) ways;
 	struct rdma_peer *rdma_peers;
@@ -520,7 +521,9 @@ void session_forget(struct linker *k, uint32_t kid);
 void session_judge_all(struct linker *k);
 /* session_work() - what is there to receive and to send. Return: there is more, but others want their turn. */
 MUST_CHECK bool session_work(struct linker *k, struct session *s);
+/* session_goaway() - once. What crosses it is still taken, but when the linker drains. session_goaway_all(): to those that carry lanes. */
 void session_goaway(struct linker *k, struct session *s);
+void session_goaway_all(struct linker *k);
 /* session_lane_gone() - one lane less. */
 void session_lane_gone(struct linker *k, struct session *s);
 

@@ -499,7 +499,7 @@ int llane_on_open(struct linker *k, struct session *s, const struct frame *f)
 	if (f->lane <= s->last_number)
 		return session_over(k, s, SESSION_PROTOCOL, "OPEN of a lane number that was used before");
 	s->last_number = f->lane;
-	if (s->goaway_sent) {
+	if (k->draining) { /* else it may have crossed our GOAWAY */
 		open_refuse(k, s, f->lane, LINK_DRAINING, "this host takes no new lanes");
 		return 0;
 	}

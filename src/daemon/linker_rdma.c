@@ -95,9 +95,21 @@ int linker_set_remote(struct linker *k, struct remote *r, const char *address)
 	return fd < 0 ? 0 : linker_epoll(k, EPOLL_CTL_ADD, fd, EPOLLIN, linker_ref(LINKER_EVENT_REMOTE, 0));
 }
 
-void linker_set_rdma_plain(struct linker *k, bool plain)
+/* What the HELLO of a session for lanes says of it. */
+static uint16_t hello_has(const struct linker *k)
 {
-	k->rdma_plain = plain;
+	if (!k->remote || k->remote_gone || k->rdma_mode == RDMA_OFF)
+		return 0;
+	return k->rdma_mode == RDMA_PLAIN ? FRAME_HAS_RDMA | FRAME_HAS_PLAIN : FRAME_HAS_RDMA;
+}
+
+void linker_set_rdma_mode(struct linker *k, uint32_t mode)
+{
+	uint16_t before = hello_has(k);
+
+	k->rdma_mode = mode;
+	if (hello_has(k) != before)
+		session_goaway_all(k);
 }
 
 static void device_gone(struct linker *k)
@@ -401,10 +413,8 @@ static int make_ring(struct session *s, struct rdma_way *w)
 
 uint16_t rdma_hello(struct linker *k, struct session *s)
 {
-	s->rdma.offered = k->remote && !k->remote_gone && s->purpose == FRAME_FOR_LANES;
-	if (!s->rdma.offered)
-		return 0;
-	return k->rdma_plain ? FRAME_HAS_RDMA | FRAME_HAS_PLAIN : FRAME_HAS_RDMA;
+	s->rdma.said = s->purpose == FRAME_FOR_LANES ? hello_has(k) : 0;
+	return s->rdma.said;
 }
 
 static void ask(struct linker *k, struct session *s)
@@ -426,10 +436,10 @@ static void ask(struct linker *k, struct session *s)
 
 void rdma_greeted(struct linker *k, struct session *s, uint16_t has)
 {
-	if (!s->rdma.offered)
+	if (!s->rdma.said)
 		return;
 	s->rdma.possible = has & FRAME_HAS_RDMA;
-	s->rdma.plain = k->rdma_plain && (has & FRAME_HAS_PLAIN);
+	s->rdma.plain = s->rdma.said & has & FRAME_HAS_PLAIN;
 	if (!s->rdma.possible)
 		tell_path(k, s, SESSION_PATH_TLS, "the other host has no RDMA device that it may use");
 	else if (s->is_client)

@@ -274,6 +274,13 @@ void session_goaway(struct linker *k, struct session *s)
 	linker_wake_at(k, k->now_ns);
 }
 
+void session_goaway_all(struct linker *k)
+{
+	for (uint32_t i = 0; i < LIMIT_LINK_SESSIONS; i++)
+		if (k->sessions[i].phase != PHASE_FREE && k->sessions[i].purpose == FRAME_FOR_LANES)
+			session_goaway(k, &k->sessions[i]);
+}
+
 void session_lane_gone(struct linker *k, struct session *s)
 {
 	s->n_lanes--;

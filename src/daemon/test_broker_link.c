@@ -1518,7 +1518,7 @@ static void test_library_not_taken(void **state)
 
 static void device_is(struct host *h, int error, const char *device, const char *why)
 {
-	struct role_msg m = { .type = LB_DEVICE, .u.device = { .error = error } };
+	struct role_msg m = { .type = LB_DEVICE, .u.device = { .error = error, .address = "127.0.0.1:7443" } };
 
 	snprintf(m.u.device.device, sizeof(m.u.device.device), "%s", device);
 	snprintf(m.u.device.why, sizeof(m.u.device.why), "%s", why);
@@ -1545,6 +1545,124 @@ static void test_devices(void **state)
 	say(h, &path, -1);
 	assert_int_equal(http(h, "GET", "/v1/links", ""), 200);
 	assert_then("\"links\"", "\"path\":\"tls\",\"path_why\":\"the other host says no\"");
+}
+
+static void reload_with(struct host *h, const char *more)
+{
+	char text[2048];
+
+	forget_told(h);
+	snprintf(text, sizeof(text), "host_name = a\nlisten = \"127.0.0.1:7443\"\nconnect_wait = 20s\n%s%s", strstr(g_links, "host a {"), more);
+	send_config(h, text);
+	serve(h, 200);
+}
+
+/* Whether its device is used, and whether what goes by it is sealed, a linker is told at once: it needs no other one for that, and no lane ends. */
+static void test_rdma_mode(void **state)
+{
+	struct host *h = *state;
+
+	device_is(h, 0, "rxe0", "");
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	opened(h, want_told(h, BL_CARRY)->u.carry.lane_id);
+	reload_with(h, "rdma = plain\n");
+	assert_int_equal(want_told(h, BL_RDMA)->u.rdma.mode, RDMA_PLAIN);
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
+	assert_then("\"rdma\":{\"mode\":\"plain\"", "\"device\":\"rxe0\"");
+	reload_with(h, "");
+	assert_int_equal(want_told(h, BL_RDMA)->u.rdma.mode, RDMA_AUTO);
+	reload_with(h, "rdma = off\n"); /* the device goes with the linker, when the lane has ended */
+	assert_int_equal(want_told(h, BL_RDMA)->u.rdma.mode, RDMA_OFF);
+	reload_with(h, "rdma = plain\n");
+	assert_int_equal(want_told(h, BL_RDMA)->u.rdma.mode, RDMA_PLAIN);
+	reload_with(h, "rdma = plain\n"); /* the same again */
+	assert_false(is_told(h, BL_RDMA) || is_told(h, BL_GOAWAY) || is_told(h, BL_DRAIN) || is_told(h, BL_UNLISTEN));
+	assert_false(client_is_over(h));
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_null(strstr(g_answer, "linker.lost"));
+}
+
+/* Until the broker has closed the linker's channel. Return: it said BL_DRAIN before. */
+static bool is_drained_and_closed(struct host *h)
+{
+	uint64_t give_up_ns = clock_ns() + UINT64_C(20000000000);
+	bool drained = false;
+	int r = -EAGAIN;
+
+	while ((r == 1 || r == -EAGAIN) && clock_ns() < give_up_ns) {
+		struct role_msg m;
+		AUTO_FD fd = -1;
+
+		(void)!poll(&(struct pollfd){ .fd = h->linker.fd, .events = POLLIN }, 1, 100);
+		r = role_recv(&h->linker, &m, &fd);
+		drained |= r == 1 && m.type == BL_DRAIN;
+	}
+	assert_true(r == 0 || r == -ECONNRESET);
+	chan_close(&h->linker);
+	h->linker.fd = -1;
+	return drained;
+}
+
+/* Another address: another linker, when the last lane has ended. Nobody is cut for it, nobody is refused, and it is no fault. */
+static void test_linker_is_replaced(void **state)
+{
+	struct host *h = *state;
+	uint64_t lane;
+
+	device_is(h, 0, "rxe0", "");
+	has(h, "b", "default/far up 0\n");
+	client(h, "web", 1);
+	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
+	opened(h, lane);
+	reload_with(h, "rdma_listen = \"127.0.0.1:9000\"\n");
+	serve(h, 400);
+	assert_false(is_told(h, BL_UNLISTEN) || is_told(h, BL_GOAWAY) || is_told(h, BL_DRAIN));
+	closed(h, lane, LANE_END_EOF);
+	want_told(h, BL_UNLISTEN);
+	want_told(h, BL_GOAWAY);
+	ask(h, 1, STRANGER, "default/redis"); /* it crossed GOAWAY: it is taken, and the linker stays */
+	lane = want_told(h, BL_GO)->u.link_go.lane_id;
+	want_told(h, BL_LISTEN);
+	assert_false(is_told(h, BL_DRAIN));
+	closed(h, lane, LANE_END_EOF);
+	want_told(h, BL_UNLISTEN);
+	want_told(h, BL_GOAWAY);
+	client(h, "web", 2); /* it waits */
+	assert_false(is_told(h, BL_CARRY));
+	assert_true(is_drained_and_closed(h));
+	serve(h, 100);
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_non_null(strstr(g_answer, "\"level\":\"info\",\"role\":\"broker\",\"event\":\"linker.replaced\""));
+	assert_null(strstr(g_answer, "linker.lost"));
+	assert_false(client_is_over(h));
+	forget_told(h);
+	start_linker(h);
+	serve(h, 150);
+	assert_string_equal(want_told(h, BL_RDMA)->u.rdma.address, "127.0.0.1:9000");
+	has(h, "b", "default/far up 0\n");
+	want_told(h, BL_CARRY);
+}
+
+/* A machine without a device: where others come in is of no interest to RDMA, and the linker stays as it is. */
+static void test_reload_without_device(void **state)
+{
+	struct host *h = *state;
+	char text[2048];
+
+	device_is(h, -ENODEV, "", "there are no RDMA devices");
+	if (access("/dev/infiniband/rdma_cm", F_OK) == 0)
+		skip();
+	forget_told(h);
+	snprintf(text, sizeof(text), "host_name = a\nlisten = \"127.0.0.1:7444\"\nhost d { address = \"10.0.0.4:7443\" }\n%s", strstr(g_links, "workload cache"));
+	send_config(h, text);
+	want_told(h, BL_LISTEN);
+	serve(h, 500);
+	assert_false(is_told(h, BL_GOAWAY) || is_told(h, BL_DRAIN) || is_told(h, BL_RDMA));
+	assert_int_equal(http(h, "GET", "/v1/status", ""), 200);
+	assert_then("\"rdma\":{\"mode\":\"auto\"", "\"address\":\"127.0.0.1:7444\"");
+	assert_int_equal(http(h, "GET", "/v1/events", ""), 200);
+	assert_null(strstr(g_answer, "linker.lost"));
 }
 
 static void test_sessions(void **state)
@@ -1897,7 +2015,7 @@ int main(void)
 		TEST(test_waits_for_a_host), TEST(test_no_certificate), TEST(test_next_host), TEST(test_parked), TEST(test_no_answer),
 		TEST(test_fewest_lanes), TEST(test_limits_out), TEST(test_ends_with_the_container), TEST(test_client_leaves),
 		TEST(test_here_is_nearer), TEST(test_comes_in), TEST(test_comes_in_unproven), TEST(test_not_let_in), TEST(test_server_not_up),
-		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_devices), TEST(test_sessions_over_rdma), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
+		TEST(test_leaves_before_the_answer), TEST(test_cut_inbound), TEST(test_many_come_in), TEST(test_sessions), TEST(test_devices), TEST(test_rdma_mode), TEST(test_linker_is_replaced), TEST(test_reload_without_device), TEST(test_sessions_over_rdma), TEST(test_sessions_of_questions), TEST(test_explained), TEST(test_explained_refusals),
 		TEST(test_refused_sessions), TEST(test_sessions_without_end), TEST(test_bad_announcements), TEST(test_linker_dies), TEST(test_malformed), TEST(test_stop),
 		TEST(test_library_goes_out), TEST(test_library_late), TEST(test_library_kinds), TEST(test_library_refused), TEST(test_library_leaves), TEST(test_library_waits),
 		TEST(test_library_cut), TEST(test_library_and_the_dead), TEST(test_library_comes_in), TEST(test_library_not_taken), TEST(test_library_shares),

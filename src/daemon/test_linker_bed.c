@@ -290,7 +290,7 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 		linker_set_rings_max(k, b->rings_max);
 	if (b->fabric[side] >= 0 && (side == BED_B || b->rdma == BED_RDMA_BOTH) && linker_set_remote(k, fabric_open(b->fabric[side], &b->faults[side]), "127.0.0.1:7444") < 0)
 		_exit(97);
-	linker_set_rdma_plain(k, b->plain[side]);
+	linker_set_rdma_mode(k, b->plain[side] ? RDMA_PLAIN : RDMA_AUTO);
 	if (!getenv("BED_NO_FILTER") && linker_isolate() < 0)
 		_exit(99);
 	_exit(linker_run(k) == 0 ? 0 : 1);

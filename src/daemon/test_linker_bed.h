@@ -63,7 +63,7 @@ struct bed {
 	const char *issued_to; /* bed_certificate(): which host; NULL: somebody */
 	int pins[BED_N_SIDES]; /* the CPU of each linker; -1: any */
 	enum bed_rdma rdma;
-	bool plain[BED_N_SIDES]; /* linker_set_rdma_plain() */
+	bool plain[BED_N_SIDES]; /* RDMA_PLAIN, else RDMA_AUTO */
 	int fabric[BED_N_SIDES]; /* owned; -1: the linker's, or none */
 	struct fabric_faults *faults; /* of each side; shared with the linkers */
 };

@@ -182,6 +182,71 @@ static void test_both_say_plain(void **state)
 	says_clear(*state, true);
 }
 
+static void tell_mode(struct bed *b, unsigned side, enum rdma_mode mode)
+{
+	struct role_msg m = { .type = BL_RDMA, .u.rdma.mode = mode }, stats = { .type = BL_STATS };
+
+	b->plain[side] = mode == RDMA_PLAIN;
+	bed_tell(b, side, &m, -1);
+	bed_tell(b, side, &stats, -1);
+	while (bed_hear(b, side, LB_STATS, NULL).u.stats.lane_id != 0) {
+	} /* it has read both */
+}
+
+/* A session that stands goes on as it is until its lanes have ended; the next lane comes on one that keeps to what was said since. */
+static void test_the_mode_changes(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane old = bed_lane(b), l;
+
+	expect_both(b);
+	tell_mode(b, BED_B, RDMA_PLAIN); /* the server's side: the client hears of it by GOAWAY */
+	tell_mode(b, BED_A, RDMA_PLAIN);
+	put(old.client, "clear, clear, clear", 19);
+	expect(old.server, "clear, clear, clear");
+	assert_int_equal(atomic_load(&b->faults[BED_A].n_clear), 0);
+	l = bed_lane(b);
+	expect_both(b);
+	put(l.client, "clear, clear, clear", 19);
+	expect(l.server, "clear, clear, clear");
+	assert_true(atomic_load(&b->faults[BED_A].n_clear) > 0);
+	expect_works(&old);
+	assert_false(bed_has_heard(b, BED_A, LB_CLOSED, 50));
+	bed_lane_close(&old);
+	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_OK);
+	assert_int_equal(bed_hear_session(b, BED_B, SESSION_DOWN).reason, SESSION_OK);
+	tell_mode(b, BED_B, RDMA_OFF);
+	old = bed_lane(b);
+	while (!bed_has_heard(b, BED_A, LB_PATH, 200)) { /* GOAWAY had not come yet */
+		bed_lane_close(&old);
+		old = bed_lane(b);
+	}
+	expect_path(b, BED_A, SESSION_PATH_TLS, "the other host has no RDMA device");
+	expect_works(&old);
+	expect_works(&l);
+	bed_lane_close(&l);
+	bed_lane_close(&old);
+}
+
+/* Lanes that are opened while the other side says GOAWAY: each of them is taken. */
+static void test_goaway_crosses(void **state)
+{
+	struct bed *b = *state;
+	struct role_msg m = { .type = BL_GOAWAY };
+	struct bed_lane first = bed_lane(b), l;
+
+	expect_both(b);
+	for (unsigned i = 0; i < 20; i++) {
+		bed_tell(b, BED_B, &m, -1);
+		l = bed_lane(b);
+		expect_works(&l);
+		bed_lane_close(&l);
+	}
+	expect_works(&first);
+	bed_lane_close(&first);
+	assert_false(bed_has_heard(b, BED_A, LB_FAILED, 50));
+}
+
 /* Bytes of a stream, each of which tells its place. */
 enum { BULK = 24 << 20, PIECE = 65536 };
 
@@ -884,6 +949,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_it_goes_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_one_says_plain, setup_one_plain, teardown),
 		cmocka_unit_test_setup_teardown(test_both_say_plain, setup_plain, teardown),
+		cmocka_unit_test_setup_teardown(test_the_mode_changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_goaway_crosses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_it_goes_over_under_load, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_it_goes_over_under_load, setup_plain, teardown),
 		cmocka_unit_test_setup_teardown(test_many_lanes, setup, teardown),

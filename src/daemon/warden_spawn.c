@@ -252,10 +252,11 @@ static void on_child_exit(struct launcher *l, const struct child *c, int status)
 		l->warden_status = status;
 	else
 		tell_warden(l, LAUNCH_EXITED, c->role, c->index, status);
+	/* 0: whoever it belongs to has closed its channel, as the broker does with a linker that it replaces. */
 	if (!l->stopping)
-		log_warn("role.exited", LOG_STR("name", g_role_names[c->role]), LOG_U64("index", c->index),
-			 LOG_I64("status", WIFEXITED(status) ? WEXITSTATUS(status) : -1),
-			 LOG_I64("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0));
+		LOG_EVENT(WIFEXITED(status) && WEXITSTATUS(status) == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "role.exited",
+			  LOG_STR("name", g_role_names[c->role]), LOG_U64("index", c->index), LOG_I64("status", WIFEXITED(status) ? WEXITSTATUS(status) : -1),
+			  LOG_I64("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0));
 }
 
 static void reap(struct launcher *l)

@@ -109,7 +109,7 @@ enum role_msg_type {
 	PB_LENT,	   /* + fd: the control connection of the linker's end (u.lane_ref) */
 
 	/* broker -> linker (docs/design/link.md) */
-	BL_RDMA,	   /* whether, and where, to open an RDMA device (u.rdma); before all else, once: the linker isolates itself after it */
+	BL_RDMA,	   /* whether, and where, to open an RDMA device (u.rdma); before all else: the linker isolates itself after it. Later only the mode counts: for new sessions */
 	BL_SIGNER,	   /* + fd: a channel to the signer (LS_*) */
 	BL_TRUST,	   /* + fd: the roots (PEM); who we are and how links behave (u.trust); first of all, and on change */
 	BL_REVOKED,	   /* + fd: text, a line each: "serial:HEX" or "id:spiffe://..."; replaces the list before; nothing on it may pass */
@@ -130,6 +130,7 @@ enum role_msg_type {
 	BL_STATS,	   /* send LB_STATS for each lane, LB_SESSION_STATS for each session, then LB_STATS with lane_id 0; seq is echoed */
 	BL_ANNOUNCE,	   /* + fd: what hosts that ask are told we offer (text of ANNOUNCE); replaces the one before */
 	BL_DRAIN,	   /* GOAWAY on every session, no new lanes */
+	BL_GOAWAY,	   /* GOAWAY on every service's session: new lanes are to come on new ones. Those whose OPEN crosses it are taken */
 	BL_CA_OPEN,	   /* a session to an authority (u.ca: req, mode, root, address, host): LB_CA_READY or LB_CA_ANSWER with its error */
 	BL_CA_ASK,	   /* + fd: one question (JSON) on it (u.ca: req): LB_CA_ANSWER, which ends the session */
 	BL_CA_ANSWER,	   /* + fd: the answer to LB_CA_ASK (u.ca: req) */
