@@ -133,6 +133,12 @@ enum {
 	LIMIT_CA_QUESTION_SIZE = 16 << 10,
 	LIMIT_CA_ANSWER_SIZE = 4 << 20,
 	LIMIT_ANNOUNCE_SIZE = 2 << 20,
+	/*
+	 * Bytes a second of what one host announces that the broker looks at, when as many as LIMIT_ANNOUNCE_SIZE were at once; and what a short one counts as, since all
+	 * routes are decided anew for each: so twenty a second, as often as a host of ours tells of changes, pass undelayed.
+	 */
+	LIMIT_ANNOUNCE_RATE = 1 << 20,
+	LIMIT_ANNOUNCE_COST = 48 << 10,
 	/* Associated data of one AES-GCM message: a TLS record has 5 bytes of it; the published test vectors up to 90. */
 	LIMIT_GCM_AAD_SIZE = 128,
 

@@ -8,6 +8,9 @@
  * An answer that many get, the list of what is revoked, has a number (role_ca.shared): it is read from the broker once, and all sessions send the one text. So
  * those who ask for it and do not read it cost no memory but a session's, however long it is, and they have QUESTION_NS.
  *
+ * What a host announces is the broker's work: it reads each text and decides all routes anew. So a host has LIMIT_ANNOUNCE_RATE of it, however many sessions it
+ * ends and begins, and where it says more the newest waits and those between are dropped: a list replaces the one before anyway.
+ *
  * A session to an authority carries one question: the client's linker tells the broker when it stands (LB_CA_READY, with the exporter's value
  * that the question has to be bound to), and ends it with the answer.
  */
@@ -88,17 +91,39 @@ static int on_answer(struct linker *k, struct session *s)
 	return session_over(k, s, SESSION_OK, "answered");
 }
 
+uint64_t announced_tick(struct linker *k, struct session *s)
+{
+	uint64_t cost = s->news_size > LIMIT_ANNOUNCE_COST ? s->news_size : LIMIT_ANNOUNCE_COST, tokens;
+	struct role_msg m = { .type = LB_ANNOUNCE, .u.id.id = s->hid };
+	struct host *h = NULL;
+
+	if (s->news)
+		HASH_FIND(hh, k->hosts, &s->hid, sizeof(s->hid), h);
+	if (!h)
+		return UINT64_MAX;
+	if (h->announced.rate_per_s == 0)
+		bucket_init(&h->announced, LIMIT_ANNOUNCE_RATE, LIMIT_ANNOUNCE_SIZE, k->now_ns);
+	tokens = bucket_available(&h->announced, k->now_ns);
+	if (tokens < cost)
+		return k->now_ns + (cost - tokens) * 1000 * MS_NS / LIMIT_ANNOUNCE_RATE;
+	bucket_take(&h->announced, cost);
+	send_text(k, &m, s->news, s->news_size);
+	free(take_ptr(s->news));
+	return UINT64_MAX;
+}
+
 static int on_announced(struct linker *k, struct session *s)
 {
-	struct role_msg m = { .type = LB_ANNOUNCE, .u.id.id = s->hid };
-
-	/* Each is a descriptor on its way to the broker. A host of ours tells of changes twenty times a second at most. */
+	/* A host of ours tells of changes twenty times a second at most. */
 	if (s->announcements.rate_per_s == 0)
 		bucket_init(&s->announcements, ANNOUNCES_PER_S, ANNOUNCES_PER_S, k->now_ns);
 	if (bucket_available(&s->announcements, k->now_ns) == 0)
 		return session_over(k, s, SESSION_PROTOCOL, "ANNOUNCE more often than a host has news");
 	bucket_take(&s->announcements, 1);
-	send_text(k, &m, s->text, s->text_size);
+	free(s->news);
+	s->news = take_ptr(s->text);
+	s->news_size = s->text_size;
+	linker_wake_at(k, announced_tick(k, s));
 	return 0;
 }
 

@@ -267,6 +267,8 @@ struct session {
 	struct bucket announcements, new_proofs; /* how many more may come now */
 	char *text; /* owned: of ANNOUNCE, CA_ASK, CA_ANSWER, as far as MORE has brought it */
 	size_t text_size, text_cap;
+	char *news; /* owned: the newest ANNOUNCE, as long as it has to wait; NULL: none does */
+	size_t news_size;
 
 	/* Out. */
 	bool writable;
@@ -317,6 +319,7 @@ SLIST_HEAD(chunk_list, chunk);
 struct host {
 	UT_hash_handle hh;
 	struct role_host role; /* key: hid */
+	struct bucket announced; /* bytes of what it announces that may be handed on now; not begun anew with its session */
 };
 
 /* The way from one of our identities to one host. */
@@ -723,6 +726,8 @@ void linker_ca_free(struct linker *k);
 /* linker_ca_session_over() - a question that will not be answered. */
 void linker_ca_session_over(struct linker *k, struct session *s);
 MUST_CHECK int announce_set(struct linker *k, int fd);
+/* announced_tick() - hand on what the far host announced, if it may be by now. Return: when it wants the next. */
+uint64_t announced_tick(struct linker *k, struct session *s);
 /* announce_to() - what we offer, to a host that listens. */
 void announce_to(struct linker *k, struct session *s);
 

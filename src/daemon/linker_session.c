@@ -638,7 +638,7 @@ uint64_t session_tick(struct linker *k, struct session *s)
 			session_over(k, s, SESSION_TIMEOUT, waits[s->phase]);
 		return s->deadline_ns;
 	}
-	due = sooner(tick_silence(k, s), rdma_tick(k, s));
+	due = sooner(sooner(tick_silence(k, s), rdma_tick(k, s)), announced_tick(k, s));
 	if (s->phase == PHASE_UP)
 		due = sooner(due, tick_idle(k, s));
 	if (s->phase != PHASE_UP)

@@ -210,6 +210,7 @@ void session_give(struct linker *k, struct session *s)
 	blob_unref(s->next_blob);
 	free(s->partial);
 	free(s->text);
+	free(s->news);
 	free(s->ca);
 	s->phase = PHASE_FREE;
 	s->generation = (s->generation + 1) & ((1u << (32 - SESSION_BITS)) - 1);

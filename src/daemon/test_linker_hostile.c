@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 struct rig {
@@ -706,6 +707,7 @@ static struct raw_server server_listen(struct bed *b, X509 *cert, EVP_PKEY *key)
 	assert_int_equal(getsockname(s.listener, (struct sockaddr *)at, &size), 0);
 	assert_int_equal(SSL_CTX_use_certificate(s.ctx, cert), 1);
 	assert_int_equal(SSL_CTX_use_PrivateKey(s.ctx, key), 1);
+	assert_int_equal(SSL_CTX_set_num_tickets(s.ctx, 0), 1); /* whoever dials again does it anew */
 	SSL_CTX_set_alpn_select_cb(s.ctx, take_alpn, NULL);
 	SSL_CTX_set_verify(s.ctx, SSL_VERIFY_PEER, NULL);
 	X509_STORE_add_cert(SSL_CTX_get_cert_store(s.ctx), b->root);
@@ -819,6 +821,74 @@ static void test_hostile_server(void **state)
 	server_close(&s);
 	X509_free(cert);
 	EVP_PKEY_free(key);
+}
+
+/* A frame's worth at a time. */
+static void server_announces(struct raw_server *s, const char *text, size_t size)
+{
+	static struct bytes y;
+
+	for (size_t at = 0; at < size; at += FRAME_PAYLOAD_MAX) {
+		size_t n = size - at < FRAME_PAYLOAD_MAX ? size - at : FRAME_PAYLOAD_MAX;
+
+		y.size = 0;
+		add(&y, 0, FRAME_ANNOUNCE, at + n < size ? FRAME_MORE : 0, text + at, n);
+		assert_int_equal(SSL_write(s->ssl, y.at, (int)y.size), y.size);
+	}
+}
+
+/* The next thing that a's broker hears of. */
+static char heard_announced(struct bed *b, size_t size)
+{
+	struct stat st;
+	int fd = -1;
+	char first;
+
+	bed_hear(b, BED_A, LB_ANNOUNCE, &fd);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, size);
+	assert_int_equal(pread(fd, &first, 1, 0), 1);
+	close(fd);
+	return first;
+}
+
+/* It announces as much as it can: the broker hears some of it, and of the last ones the newest. Also on a session that comes again. */
+static void test_announces_without_end(void **state)
+{
+	enum { N = 40, SIZE = 1 << 20 };
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	EVP_PKEY *key = new_key();
+	X509 *cert = bed_certificate(b, key, "spiffe://" BED_DOMAIN "/host/b", -60, 600);
+	struct raw_server s = server_listen(b, cert, key);
+	struct role_msg host = { .type = BL_HOST, .u.host = { .hid = 77, .name = "b", .address = "127.0.0.1:1", .keep = 1 } };
+	char *text = malloc(SIZE), first = 0;
+	unsigned n_heard = 0;
+	struct bytes y = {};
+	uint64_t began_ns;
+
+	memset(text, 'x', SIZE);
+	add_hello(&y);
+	bed_tell(b, BED_A, &host, -1);
+	began_ns = clock_ns();
+	for (char session = 0; session < 2; session++) {
+		server_take(b, &s);
+		assert_int_equal(SSL_write(s.ssl, y.at, (int)y.size), y.size);
+		for (char i = 1; i <= N; i++) {
+			text[0] = (char)(i + session * N);
+			server_announces(&s, text, SIZE);
+		}
+		for (first = 0; first != (char)(N + session * N); n_heard++)
+			first = heard_announced(b, SIZE);
+		server_drop(&s);
+	}
+	assert_in_range(n_heard, 2, 4 + (clock_ns() - began_ns) / 1000000000);
+	host.u.host.keep = 0;
+	bed_tell(b, BED_A, &host, -1);
+	server_close(&s);
+	X509_free(cert);
+	EVP_PKEY_free(key);
+	free(text);
 }
 
 /* A host that has b's place and not b's certificate. */
@@ -1269,7 +1339,7 @@ int main(int argc, char **argv)
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
 		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long), TEST(test_one_text_for_all), TEST(test_questions_without_end),
-		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_peer_that_does_not_read), TEST_UNREAD(test_host_that_does_not_read), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
+		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_announces_without_end), TEST(test_peer_that_does_not_read), TEST_UNREAD(test_host_that_does_not_read), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
 	};
 
 	if (argc > 1)
