@@ -89,6 +89,8 @@ enum {
 	 */
 	LIMIT_LINK_STRANGERS = 512,
 	LIMIT_LINK_STRANGERS_OF_ONE = LIMIT_LINK_STRANGERS / 2,
+	/* And those that join and whose question is with the broker: others ask when these are answered. One address has as many as are left for all others together. */
+	LIMIT_LINK_JOINERS = 128,
 	/* Pairs of identities whose sessions are counted by themselves; what is beyond counts for the host alone. */
 	LIMIT_LINK_PEERS = 4096,
 	/*

@@ -660,6 +660,7 @@ int linker_new(struct linker **ret, int channel_fd)
 	spin_init(&k->spin, true);
 	k->spin.look = linker_look;
 	k->spin.look_arg = k;
+	linker_set_joiners_max(k, LIMIT_LINK_JOINERS);
 	linker_set_waiting_max(k, LIMIT_LINK_CHUNKS_OF_ONE, (uint64_t)LIMIT_LINK_ANSWERS_OF_ONE_MIB << 20);
 	k->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	r = k->epoll_fd < 0 ? -errno : linker_tables_init(k);
@@ -687,6 +688,11 @@ void linker_set_rings_max(struct linker *k, uint64_t size)
 void linker_set_sessions_max(struct linker *k, unsigned n)
 {
 	k->proven_max = n;
+}
+
+void linker_set_joiners_max(struct linker *k, unsigned n)
+{
+	k->joiners_max = n;
 }
 
 void linker_set_waiting_max(struct linker *k, unsigned n_chunks, uint64_t answers_size)

@@ -18,6 +18,9 @@ void linker_set_rings_max(struct linker *k, uint64_t size);
 /* linker_set_sessions_max() - instead of LIMIT_LINK_SESSIONS_IN, for tests. */
 void linker_set_sessions_max(struct linker *k, unsigned n);
 
+/* linker_set_joiners_max() - instead of LIMIT_LINK_JOINERS, for tests. */
+void linker_set_joiners_max(struct linker *k, unsigned n);
+
 /* linker_set_waiting_max() - instead of LIMIT_LINK_CHUNKS_OF_ONE and (bytes) LIMIT_LINK_ANSWERS_OF_ONE_MIB, for tests. */
 void linker_set_waiting_max(struct linker *k, unsigned n_chunks, uint64_t answers_size);
 

@@ -70,6 +70,9 @@ static int on_question(struct linker *k, struct session *s)
 {
 	struct role_msg m = { .type = LB_CA_ASK };
 
+	s->asks_later = s->tls.use == TLS_JOIN && !joiner_add(k, s);
+	if (s->asks_later)
+		return 0;
 	m.u.ca.req = session_cid(k, s);
 	m.u.ca.mode = mode_of(s);
 	snprintf(m.u.ca.peer, sizeof(m.u.ca.peer), "%s", s->tls.peer.spiffe_id);
@@ -77,9 +80,29 @@ static int on_question(struct linker *k, struct session *s)
 	if (tls_export(&s->tls, TLS_EXPORTER_CA, m.u.ca.exporter) < 0)
 		return session_over(k, s, s->tls.reason, s->tls.why);
 	s->req = m.u.ca.req;
-	stranger_leave(k, s); /* a token's one use is not for nothing */
 	send_text(k, &m, s->text, s->text_size);
 	return 0;
+}
+
+static void text_drop(struct session *s)
+{
+	free(s->text);
+	s->text = NULL;
+	s->text_size = s->text_cap = 0;
+}
+
+void linker_ca_joiners(struct linker *k)
+{
+	struct session *s, *next;
+
+	if (!k->joiner_left)
+		return;
+	k->joiner_left = false;
+	for (s = TAILQ_FIRST(&k->strangers); s; s = next) {
+		next = TAILQ_NEXT(s, stranger); /* it may leave */
+		if (s->asks_later && on_question(k, s) == 0 && !s->asks_later)
+			text_drop(s);
+	}
 }
 
 static int on_answer(struct linker *k, struct session *s)
@@ -131,7 +154,7 @@ int linker_ca_on_text(struct linker *k, struct session *s, const struct frame *f
 {
 	int r;
 
-	if (f->type == FRAME_CA_ASK && s->req != ROLE_NO_ID)
+	if (f->type == FRAME_CA_ASK && (s->req != ROLE_NO_ID || s->asks_later))
 		return session_over(k, s, SESSION_PROTOCOL, "a second question before the answer");
 	if (f->type == FRAME_CA_ANSWER && s->req == ROLE_NO_ID)
 		return session_over(k, s, SESSION_PROTOCOL, "an answer that nobody asked for");
@@ -139,9 +162,8 @@ int linker_ca_on_text(struct linker *k, struct session *s, const struct frame *f
 	if (r < 0 || (f->flags & FRAME_MORE))
 		return r;
 	r = f->type == FRAME_ANNOUNCE ? on_announced(k, s) : f->type == FRAME_CA_ASK ? on_question(k, s) : on_answer(k, s);
-	free(s->text);
-	s->text = NULL;
-	s->text_size = s->text_cap = 0;
+	if (!s->asks_later)
+		text_drop(s);
 	return r;
 }
 
@@ -242,6 +264,7 @@ void linker_ca_answer(struct linker *k, const struct role_ca *m, int fd)
 	if (!s || s->phase != PHASE_UP || s->is_client || s->req != m->req)
 		return;
 	s->req = ROLE_NO_ID;
+	joiner_leave(k, s);
 	send_fd(k, s, FRAME_CA_ANSWER, m->shared, fd);
 	if (s->tls.use == TLS_JOIN && s->phase == PHASE_UP)
 		stranger_add(k, s);

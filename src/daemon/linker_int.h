@@ -127,6 +127,7 @@ struct source {
 	uint32_t n_strangers;
 	uint32_t n_sessions;  /* that began there, and have proven whose they are */
 	uint32_t n_questions; /* of these, to ask this host's authority */
+	uint32_t n_joiners;
 	uint64_t kept_size; /* memory of what its lanes keep */
 	uint64_t answers_size; /* memory of its sessions' control */
 	bool unheard;	       /* some of its sessions are not read from for that */
@@ -253,6 +254,8 @@ struct session {
 	struct source *host;   /* a reference; server: to whom the far side's certificate was issued. NULL: its serial does not say */
 	bool counted;	       /* among those of both, as one that was begun there and has proven whose it is */
 	bool is_stranger;      /* in linker.strangers */
+	bool is_joiner;	       /* it joins, and its question is with the broker */
+	bool asks_later;       /* its question is in `text` until there is room among those */
 	bool dropped;	       /* OVER: to make room for a newer stranger */
 	TAILQ_ENTRY(session) stranger;
 
@@ -383,6 +386,8 @@ struct linker {
 	struct session_list strangers; /* in the order in which they came */
 	unsigned n_strangers;
 	unsigned n_proven, proven_max; /* sessions that others began and that have proven whose they are */
+	unsigned n_joiners, joiners_max;
+	bool joiner_left; /* somebody who waits to be one may be */
 	unsigned chunks_max; /* of one source; and bytes of answers */
 	uint64_t answers_max;
 	uint64_t n_dropped, dropped_warn_at_ns;
@@ -686,6 +691,12 @@ void source_unref(struct linker *k, struct source *s); /* NULL: nothing */
 void stranger_add(struct linker *k, struct session *s);
 void stranger_leave(struct linker *k, struct session *s);
 bool stranger_drop_any(struct linker *k);
+/*
+ * joiner_add() - a stranger's question goes to the broker: it cannot be dropped from now on. Return: false: it goes later, when joiner_left is set.
+ * joiner_leave() - it is answered, or over. Idempotent.
+ */
+bool joiner_add(struct linker *k, struct session *s);
+void joiner_leave(struct linker *k, struct session *s);
 /* stranger_may_work(), stranger_may_come() - is there time left in this turn, for one that is there, for a new one? stranger_worked() - it began then. */
 bool stranger_may_work(struct linker *k);
 bool stranger_may_come(const struct linker *k);
@@ -723,6 +734,8 @@ void linker_ca_ready(struct linker *k, struct session *s);
 void linker_ca_ask(struct linker *k, const struct role_ca *m, int fd);
 void linker_ca_answer(struct linker *k, const struct role_ca *m, int fd);
 void linker_ca_free(struct linker *k);
+/* linker_ca_joiners() - at the end of a turn: questions of those that had to wait. */
+void linker_ca_joiners(struct linker *k);
 /* linker_ca_session_over() - a question that will not be answered. */
 void linker_ca_session_over(struct linker *k, struct session *s);
 MUST_CHECK int announce_set(struct linker *k, int fd);

@@ -654,6 +654,7 @@ int session_over(struct linker *k, struct session *s, enum session_reason reason
 	if (s->phase == PHASE_OVER)
 		return -EPROTO;
 	stranger_leave(k, s);
+	joiner_leave(k, s);
 	source_skips(k, s);
 	s->reason = reason;
 	snprintf(s->why, sizeof(s->why), "%s", why);
@@ -721,4 +722,5 @@ void session_reap(struct linker *k)
 		TAILQ_REMOVE(&k->over, s, queue);
 		reap_one(k, s);
 	}
+	linker_ca_joiners(k);
 }

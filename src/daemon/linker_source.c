@@ -9,6 +9,9 @@
  * signature: a quarter of it while others have work, otherwise a part of each turn, so that a lane that is quiet is still heard at once. All others
  * have their turn before them. And the broker hears of so many refusals in a second, and of none that just came and went.
  *
+ * Whoever joins and has a question with the broker cannot be dropped, since a token has one use. So there are joiners_max of those, of one source no more than are
+ * left for all others; the others are strangers still, with their question, until one of those is answered. So a broker that is slow does not fill the table.
+ *
  * Whoever has proven whose it is is no stranger any more, and may be hostile all the same. So nobody has more sessions that it began than are left for all
  * others together (proven_add()), counted by its address and, since one host may have many, by whom its certificate was issued to, which a serial of our
  * authority says. All of them leave a quarter of the table: to those that begin here, and to strangers.
@@ -335,6 +338,28 @@ void stranger_add(struct linker *k, struct session *s)
 	s->source->n_strangers++;
 	k->n_strangers++;
 	TAILQ_INSERT_TAIL(&k->strangers, s, stranger);
+}
+
+bool joiner_add(struct linker *k, struct session *s)
+{
+	assert(!s->is_joiner);
+	if (k->n_joiners >= k->joiners_max || s->source->n_joiners >= k->joiners_max - k->n_joiners)
+		return false;
+	stranger_leave(k, s);
+	s->is_joiner = true;
+	s->source->n_joiners++;
+	k->n_joiners++;
+	return true;
+}
+
+void joiner_leave(struct linker *k, struct session *s)
+{
+	if (!s->is_joiner)
+		return;
+	s->is_joiner = false;
+	s->source->n_joiners--;
+	k->n_joiners--;
+	k->joiner_left = true;
 }
 
 static bool strangers_have_time(const struct linker *k)

@@ -282,6 +282,8 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 		linker_set_kept_max(k, b->kept_max);
 	if (b->handshake_ms)
 		linker_set_handshake_ms(k, b->handshake_ms);
+	if (b->joiners_max)
+		linker_set_joiners_max(k, b->joiners_max);
 	if (b->chunks_max)
 		linker_set_waiting_max(k, b->chunks_max, b->answers_max);
 	if (b->sessions_max)

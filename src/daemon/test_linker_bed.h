@@ -57,6 +57,7 @@ struct bed {
 	unsigned idle_ms, timeout_ms, window;
 	unsigned handshake_ms; /* linker_set_handshake_ms(); 0: as it is. From bed_init(): as long as a busy machine needs */
 	uint64_t kept_max, rings_max; /* linker_set_kept_max(), linker_set_rings_max(); 0: as it is */
+	unsigned joiners_max; /* linker_set_joiners_max(); 0: as it is */
 	unsigned chunks_max; /* linker_set_waiting_max(); 0: as it is */
 	uint64_t answers_max;
 	unsigned sessions_max; /* linker_set_sessions_max(); 0: as it is */

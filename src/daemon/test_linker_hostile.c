@@ -1327,15 +1327,88 @@ static void test_joiners(void **state)
 		raw_close(&joiners[i]);
 }
 
+static int setup_few_joiners(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	bed_init(&r->bed);
+	r->bed.joiners_max = 4;
+	bed_start(&r->bed);
+	r->bystander = bed_lane(&r->bed);
+	bed_hear_session(&r->bed, BED_A, SESSION_UP);
+	bed_hear_session(&r->bed, BED_B, SESSION_UP);
+	*state = r;
+	return 0;
+}
+
+static struct raw joiner(struct bed *b, uint8_t from, const char *question)
+{
+	struct raw c = raw_client_from(b, NULL, "sealane-join/1", from);
+	struct bytes y = {};
+
+	add_hello(&y);
+	add(&y, 0, FRAME_CA_ASK, 0, question, strlen(question));
+	raw_put(&c, y.at, y.size);
+	return c;
+}
+
+static void expect_question(struct bed *b, const char *question, struct role_msg *ret)
+{
+	char buf[16] = {};
+	int fd = -1;
+
+	*ret = bed_hear(b, BED_B, LB_CA_ASK, &fd);
+	assert_int_equal(pread(fd, buf, sizeof(buf), 0), strlen(question));
+	assert_string_equal(buf, question);
+	close(fd);
+}
+
+/* With a broker that is slow: of one address some ask at a time, others later, and others' meanwhile. */
+static void test_joiners_and_a_slow_broker(void **state)
+{
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct raw c[3], other;
+	struct role_msg first, m;
+	struct bytes y = {};
+	uint8_t buf[64];
+
+	c[0] = joiner(b, 5, "{\"n\":0}");
+	expect_question(b, "{\"n\":0}", &first);
+	c[1] = joiner(b, 5, "{\"n\":1}");
+	expect_question(b, "{\"n\":1}", &m);
+	c[2] = joiner(b, 5, "{\"n\":2}");
+	assert_false(bed_has_heard(b, BED_B, LB_CA_ASK, 300));
+	other = joiner(b, 6, "{\"n\":3}");
+	expect_question(b, "{\"n\":3}", &m);
+	first.type = BL_CA_ANSWER;
+	bed_tell_text(b, BED_B, &first, "{}");
+	assert_int_equal(get_frame(&c[0], buf, sizeof(buf)), FRAME_HEADER_SIZE + 8);
+	assert_int_equal(get_frame(&c[0], buf, sizeof(buf)), FRAME_HEADER_SIZE + 2);
+	expect_question(b, "{\"n\":2}", &m);
+	/* Nor may who waits ask twice. */
+	raw_close(&other);
+	other = joiner(b, 5, "{\"n\":4}");
+	add(&y, 0, FRAME_CA_ASK, 0, "{}", 2);
+	raw_put(&other, y.at, y.size);
+	do
+		m = bed_hear(b, BED_B, LB_SESSION, NULL);
+	while (strcmp(m.u.session.why, "a second question before the answer") != 0);
+	raw_close(&other);
+	for (unsigned i = 0; i < ARRAY_SIZE(c); i++)
+		raw_close(&c[i]);
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 #define TEST_FEW(t) cmocka_unit_test_setup_teardown(t, setup_few_sessions, teardown)
 #define TEST_UNREAD(t) cmocka_unit_test_setup_teardown(t, setup_few_chunks, teardown)
+#define TEST_JOIN(t) cmocka_unit_test_setup_teardown(t, setup_few_joiners, teardown)
 #define TEST_LITTLE(t) cmocka_unit_test_setup_teardown(t, setup_little_memory, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST_LITTLE(test_a_byte_is_not_a_window), TEST_LITTLE(test_the_greatest_pays), TEST_FEW(test_sessions_without_end),
-		TEST(test_silent_connections), TEST(test_flood), TEST(test_joiners),
+		TEST(test_silent_connections), TEST(test_flood), TEST(test_joiners), TEST_JOIN(test_joiners_and_a_slow_broker),
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
 		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long), TEST(test_one_text_for_all), TEST(test_questions_without_end),

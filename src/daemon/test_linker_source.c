@@ -17,6 +17,7 @@ static int setup(void **state)
 	assert_int_equal(linker_tables_init(k), 0);
 	k->strangers_at_ns = clock_ns();
 	k->proven_max = LIMIT_LINK_SESSIONS_IN;
+	k->joiners_max = LIMIT_LINK_JOINERS;
 	k->chunks_max = CHUNKS_MAX;
 	k->answers_max = ANSWERS_MAX;
 	*state = k;
@@ -196,6 +197,30 @@ static void test_questions(void **state)
 	session_give(k, s);
 	assert_non_null(prove(k, "10.0.0.2:1", g_bad, FRAME_FOR_CA));
 	assert_null(prove(k, "10.0.0.2:1", g_bad, FRAME_FOR_CA));
+}
+
+/* Those whose question is with the broker: half of one address; the others wait, as strangers, which others' do not. */
+static void test_joiners(void **state)
+{
+	struct linker *k = *state;
+	struct session *first = come(k, "10.0.0.1:1"), *s;
+	unsigned n = 1;
+
+	assert_true(joiner_add(k, first));
+	assert_false(first->is_stranger);
+	while (joiner_add(k, s = come(k, "10.0.0.1:1")))
+		n++;
+	assert_int_equal(n, LIMIT_LINK_JOINERS / 2);
+	assert_true(s->is_stranger);
+	assert_true(joiner_add(k, come(k, "10.0.0.2:1")));
+	assert_false(joiner_add(k, s));
+	assert_false(k->joiner_left);
+	session_over(k, first, SESSION_LOST, "");
+	joiner_leave(k, first);
+	assert_true(k->joiner_left);
+	assert_int_equal(k->n_joiners, n);
+	assert_true(joiner_add(k, s));
+	assert_false(joiner_add(k, come(k, "10.0.0.1:1")));
 }
 
 /* A quarter of the time while others have work; a part of each turn otherwise. */
@@ -399,7 +424,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_who_is_one), TEST(test_one_address), TEST(test_many_addresses), TEST(test_time), TEST(test_turns),
 		TEST(test_lines), TEST(test_chunks), TEST(test_chunk_not_needed), TEST(test_answers), TEST(test_answers_left),
-		TEST(test_no_host_takes_all), TEST(test_whose_it_is), TEST(test_questions),
+		TEST(test_no_host_takes_all), TEST(test_whose_it_is), TEST(test_questions), TEST(test_joiners),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
