@@ -73,6 +73,7 @@ struct config_workload {
 struct config_host {
 	char name[LIMIT_NAME_SIZE];
 	char address[LIMIT_ADDRESS_SIZE];
+	char rdma_listen[LIMIT_ADDRESS_SIZE]; /* of its device; "": at @address, whatever the port */
 	struct service_name *services; /* what it offers, said beforehand; else it says so itself when it is reached */
 	size_t n_services;
 	const char *file;
@@ -178,8 +179,8 @@ size_t config_find_service(const struct config *c, const struct service_name *na
 size_t config_find_workload(const struct config *c, const char *name);
 
 /*
- * config_rdma_address() - where linker number @linker opens its RDMA device: `rdma_listen`; else the first address of `listen` that is one machine's; else what
- * other hosts dial. Its port is that of the address and @linker. Into @ret of LIMIT_ADDRESS_SIZE. Return: NULL; or why there is none, a constant; then @ret is "".
+ * config_rdma_address() - where linker number @linker opens its RDMA device: `rdma_listen`, of this host's own block as well; else the first address of `listen`
+ * that is one machine's; else what other hosts dial. Its port is that of the address and @linker. Into @ret of LIMIT_ADDRESS_SIZE. Return: NULL; or why there is none, a constant; then @ret is "".
  */
 const char *config_rdma_address(const struct config *c, unsigned linker, char *ret);
 

@@ -200,9 +200,8 @@ static bool is_wildcard(const struct sockaddr_storage *a)
 	return ((const struct sockaddr_in *)a)->sin_addr.s_addr == htonl(INADDR_ANY);
 }
 
-int config_set_rdma_listen(struct loader *l, void *obj, const struct conf_node *n)
+static int read_rdma_listen(struct loader *l, const struct conf_node *n, char ret[LIMIT_ADDRESS_SIZE])
 {
-	char *ret = l->config->link.rdma_listen;
 	struct sockaddr_storage a;
 	const char *text = "";
 	socklen_t size;
@@ -215,9 +214,14 @@ int config_set_rdma_listen(struct loader *l, void *obj, const struct conf_node *
 		return config_bad_value(l, n, "the address of one RDMA device in numbers and a port up to %d, such as \"10.0.0.1:7443\" (`rdma link` and"
 					      " `ip address` tell which device has which)", UINT16_MAX - LIMIT_LINKERS);
 	address_format(ret, &a);
+	return 0;
+}
+
+int config_set_rdma_listen(struct loader *l, void *obj, const struct conf_node *n)
+{
 	l->config->link.rdma_listen_file = n->file;
 	l->config->link.rdma_listen_line = n->line;
-	return 0;
+	return read_rdma_listen(l, n, l->config->link.rdma_listen);
 }
 
 /* A candidate: is it one machine's address? */
@@ -232,6 +236,9 @@ static bool find_rdma_address(const struct config *c, struct sockaddr_storage *r
 {
 	if (is_one_address(c->link.rdma_listen, ret))
 		return true;
+	for (size_t i = 0; i < c->n_hosts; i++)
+		if (strcmp(c->hosts[i].name, c->link.host_name) == 0 && is_one_address(c->hosts[i].rdma_listen, ret))
+			return true;
 	for (size_t i = 0; i < c->link.n_listen; i++)
 		if (is_one_address(c->link.listen[i], ret))
 			return true;
@@ -290,6 +297,11 @@ static int host_set_address(struct loader *l, void *obj, const struct conf_node 
 	return read_address(l, n, ((struct config_host *)obj)->address);
 }
 
+static int host_set_rdma_listen(struct loader *l, void *obj, const struct conf_node *n)
+{
+	return read_rdma_listen(l, n, ((struct config_host *)obj)->rdma_listen);
+}
+
 static int host_set_services(struct loader *l, void *obj, const struct conf_node *n)
 {
 	struct config_host *h = obj;
@@ -315,6 +327,7 @@ static int host_set_services(struct loader *l, void *obj, const struct conf_node
 static const struct config_key host_keys[] = {
 	{ "name", NULL, NULL, false },
 	{ "address", host_set_address, NULL, false },
+	{ "rdma_listen", host_set_rdma_listen, NULL, false },
 	{ "services", host_set_services, NULL, false },
 };
 const struct config_kind config_host_kind = { .what = "a host", .tables = { CONFIG_TABLE(host_keys) }, .name_keys = { "name" } };

@@ -563,6 +563,7 @@ static void rdma_addresses(void **state)
 	address_is("listen = [ \"10.0.0.1:65535\" ]", 1, "");
 	address_is("host_name = a\nlisten = \"0.0.0.0:7443\"\nhost a { address = \"[fd00::1]:7443\" }\nhost b { address = \"10.0.0.2:1\" }", 1, "[fd00::1]:7444");
 	address_is("listen = \"10.0.0.1:7443\"\nrdma_listen = \"10.8.0.1:4000\"", 2, "10.8.0.1:4002");
+	address_is("host_name = a\nlisten = \"10.0.0.1:7443\"\nhost a { address = \"10.0.0.1:7443\" rdma_listen = \"10.8.0.1:4000\" }", 0, "10.8.0.1:4000");
 }
 
 static void etcd_is_read(void **state)

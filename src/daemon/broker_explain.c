@@ -55,15 +55,17 @@ static bool comes_from_elsewhere(struct broker *b, const struct service_name *so
 
 /* ------------------------------------------------------------------ a way out */
 
+/* The newest: one from before takes no more lanes. */
 static const struct link_session *session_to(const struct broker *b, const struct link_host *h, const struct service_name *source)
 {
+	const struct link_session *newest = NULL;
 	char id[LIMIT_SPIFFE_ID_SIZE];
 
 	spiffe_id_format(id, b->config->trust_domain, source);
 	for (const struct link_session *s = b->sessions; s; s = s->hh.next)
 		if (!s->inbound && s->hid == h->hid && strcmp(s->local, id) == 0)
-			return s;
-	return NULL;
+			newest = s;
+	return newest;
 }
 
 /* @s: NULL: there is none yet. */

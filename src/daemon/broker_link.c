@@ -126,6 +126,7 @@ static void tell_host(struct broker *b, uint32_t linker, const struct link_host 
 
 	memcpy(m.u.host.name, h->name, sizeof(m.u.host.name));
 	memcpy(m.u.host.address, h->address, sizeof(m.u.host.address));
+	memcpy(m.u.host.rdma, h->rdma, sizeof(m.u.host.rdma));
 	link_tell(b, linker, &m, -1);
 }
 
@@ -629,6 +630,13 @@ static void apply_said(struct link_host *h, const struct config_host *c)
 		memcpy(h->said, c->services, h->n_said * sizeof(*h->said));
 }
 
+static void apply_rdma(struct broker *b, struct link_host *h, const char *address)
+{
+	if (strcmp(h->rdma, address) == 0 || !str_copy(h->rdma, sizeof(h->rdma), address))
+		return;
+	tell_host_to_all(b, h);
+}
+
 static const struct config_host *config_host(const struct config *c, const char *name)
 {
 	for (size_t i = 0; i < c->n_hosts; i++)
@@ -642,16 +650,20 @@ static void apply_hosts(struct broker *b)
 	struct link_host *h, *tmp;
 
 	HASH_ITER(hh, b->hosts, h, tmp)
-		if (!config_host(b->config, h->name) || strcmp(h->name, b->host) == 0)
+		if (!config_host(b->config, h->name) || strcmp(h->name, b->host) == 0) {
+			apply_rdma(b, h, "");
 			link_host_remove(b, h->name, LINK_FROM_CONFIG);
+		}
 	for (size_t i = 0; i < b->config->n_hosts; i++) {
 		const struct config_host *c = &b->config->hosts[i];
 		int r = link_host_set(b, c->name, c->address, LINK_FROM_CONFIG);
 
 		if (r < 0)
 			log_error("host.skipped", LOG_STR("host", c->name), LOG_STR("error", log_errno_name(r)));
-		else if ((h = find_host(b, c->name)))
+		else if ((h = find_host(b, c->name))) {
 			apply_said(h, c);
+			apply_rdma(b, h, c->rdma_listen);
+		}
 	}
 	hosts_changed(b);
 }

@@ -26,6 +26,7 @@ struct link_host {
 	char name[LIMIT_NAME_SIZE];
 	char addresses[LINK_FROM_N][LIMIT_ADDRESS_SIZE]; /* "": that one says nothing of it */
 	char address[LIMIT_ADDRESS_SIZE];		 /* the one that counts */
+	char rdma[LIMIT_ADDRESS_SIZE];			 /* where its device is, as the configuration says; "": at address */
 	enum link_host_state state;			 /* of the session between hosts */
 	uint32_t reason;				 /* enum session_reason: why it is not up; SESSION_OK: not tried yet */
 	char why[256];

@@ -475,6 +475,8 @@ void blob_unref(struct blob *b);
 
 /* --- linker_peer.c --- */
 void peer_set_host(struct linker *k, const struct role_host *m);
+/* peer_is_of_host() - is that one of the addresses of the host that client session @s leads to, as it was dialled or as the broker says? */
+bool peer_is_of_host(const struct linker *k, const struct session *s, const char *address);
 void peer_host_gone(struct linker *k, uint32_t hid);
 /* peer_carry() - BL_CARRY. Taken from @fd if the lane is begun. Return: 0 or -EBADMSG. */
 MUST_CHECK int peer_carry(struct linker *k, const struct role_carry *m, int *fd);

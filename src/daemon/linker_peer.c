@@ -215,6 +215,14 @@ void peer_set_host(struct linker *k, const struct role_host *m)
 	linker_wake_at(k, k->now_ns);
 }
 
+bool peer_is_of_host(const struct linker *k, const struct session *s, const char *address)
+{
+	const struct host *h;
+
+	HASH_FIND(hh, k->hosts, &s->hid, sizeof(s->hid), h);
+	return address_same_host(address, s->address) || (h && address_same_host(address, h->role.rdma));
+}
+
 void peer_host_gone(struct linker *k, uint32_t hid)
 {
 	struct host *h = host_find(k, hid);

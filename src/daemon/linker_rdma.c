@@ -10,7 +10,7 @@
  * A session works over TLS all the while, and nothing waits for any of this. Until this side has said SWITCH, whatever fails is a NO: the way
  * is closed, and the session stays on TLS. After that the session ends with its way, as a lost one.
  *
- * What must never happen: a connection closed while what rdma_poll() told is being worked off (so rdma_poll() closes nothing); ring memory freed
+ * What must never happen: a connection to an address that only the peer says is its own; a connection closed while what rdma_poll() told is being worked off (so rdma_poll() closes nothing); ring memory freed
  * before its connection is closed; a frame on TLS after our SWITCH; a record taken before the peer's.
  *
  * Domains: one for each source (linker_source.c), so that a key of one peer's is worth nothing to another, and what one pins is bounded. They stay
@@ -498,6 +498,11 @@ static int on_here(struct linker *k, struct session *s, const struct frame *f)
 		return fault(k, s, "RDMA HERE that was not asked for");
 	if (f->u.rdma.number != NUMBER)
 		return fault(k, s, "RDMA HERE for a number that was not asked for");
+	if (!peer_is_of_host(k, s, f->u.rdma.address)) {
+		snprintf(buf, sizeof(buf), "%s, where your device is said to be, is no address of yours that this host knows: its host block can have rdma_listen", f->u.rdma.address);
+		stay(k, s, buf);
+		return 0;
+	}
 	r = seal_token(token, &w->crypto, w->secret, NUMBER);
 	if (r == 0)
 		r = remote_connect(&w->conn, w->peer->domain, f->u.rdma.address, token);

@@ -347,13 +347,14 @@ static void test_reload_of_hosts(void **state)
 	forget_told(h);
 	snprintf(text, sizeof(text), "%s", strstr(g_links, "workload cache"));
 	snprintf(text + strlen(text), sizeof(text) - strlen(text),
-		 "host_name = a\nconnect_wait = 600ms\nlinks = 2\nhost b { address = \"10.0.0.22:7443\" }\n");
+		 "host_name = a\nconnect_wait = 600ms\nlinks = 2\nhost b { address = \"10.0.0.22:7443\" rdma_listen = \"10.8.0.2:7443\" }\n");
 	send_config(h, text);
 	serve(h, 200);
 	assert_int_equal(h->n_linkers, 2);
 	assert_int_equal(h->n_tcp_unlistens, 1);
 	assert_int_equal(want_told(h, BL_HOST_GONE)->u.id.id, c);
 	assert_string_equal(want_told(h, BL_HOST)->u.host.address, "10.0.0.22:7443");
+	assert_string_equal(want_told(h, BL_HOST)->u.host.rdma, "10.8.0.2:7443");
 	assert_int_equal(hid_of(h, "b"), b);
 	want_told(h, BL_UNLISTEN);
 	assert_null(next_told(h, BL_LISTEN));

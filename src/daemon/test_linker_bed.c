@@ -290,7 +290,7 @@ static void linker_child(struct bed *b, unsigned side, int channel_fd)
 		linker_set_sessions_max(k, b->sessions_max);
 	if (b->rings_max)
 		linker_set_rings_max(k, b->rings_max);
-	if (b->fabric[side] >= 0 && (side == BED_B || b->rdma == BED_RDMA_BOTH) && linker_set_remote(k, fabric_open(b->fabric[side], &b->faults[side]), "127.0.0.1:7444") < 0)
+	if (b->fabric[side] >= 0 && (side == BED_B || b->rdma == BED_RDMA_BOTH) && linker_set_remote(k, fabric_open(b->fabric[side], &b->faults[side]), side == BED_B && b->rdma_at ? b->rdma_at : "127.0.0.1:7444") < 0)
 		_exit(97);
 	linker_set_rdma_mode(k, b->plain[side] ? RDMA_PLAIN : RDMA_AUTO);
 	if (!getenv("BED_NO_FILTER") && linker_isolate() < 0)
@@ -362,6 +362,7 @@ static void side_host(struct bed *b, unsigned side)
 	snprintf(m.u.host.name, sizeof(m.u.host.name), "%s", bed_host(!side));
 	inet_ntop(AF_INET, &b->sides[side].dials.sin_addr, address, sizeof(address));
 	snprintf(m.u.host.address, sizeof(m.u.host.address), "%s:%u", address, ntohs(b->sides[side].dials.sin_port));
+	snprintf(m.u.host.rdma, sizeof(m.u.host.rdma), "%s", side == BED_A && b->rdma_said ? b->rdma_said : "");
 	bed_tell(b, side, &m, -1);
 }
 

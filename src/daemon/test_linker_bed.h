@@ -65,6 +65,8 @@ struct bed {
 	int pins[BED_N_SIDES]; /* the CPU of each linker; -1: any */
 	enum bed_rdma rdma;
 	bool plain[BED_N_SIDES]; /* RDMA_PLAIN, else RDMA_AUTO */
+	const char *rdma_at; /* where b says that its device is; NULL: at b's address */
+	const char *rdma_said; /* where a's broker says that it is as well; NULL: nowhere */
 	int fabric[BED_N_SIDES]; /* owned; -1: the linker's, or none */
 	struct fabric_faults *faults; /* of each side; shared with the linkers */
 };

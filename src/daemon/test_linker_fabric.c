@@ -92,6 +92,7 @@ static int fabric_expect(struct remote_conn *c)
 
 static int fabric_connect(struct remote_conn *c, const char *address)
 {
+	atomic_fetch_add(&g_faults->n_connects, 1);
 	return atomic_load(&g_faults->no_connection) ? -EIO : g_served->connect(c, address);
 }
 

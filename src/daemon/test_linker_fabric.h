@@ -21,6 +21,7 @@ struct fabric_faults {
 	_Atomic bool tampers; /* a byte of the next large record that it sends */
 	/* What it did. */
 	_Atomic uint64_t bytes; /* of WRITEs */
+	_Atomic uint32_t n_connects;
 	_Atomic uint32_t n_clear; /* operations whose bytes say "clear, clear, clear" */
 };
 

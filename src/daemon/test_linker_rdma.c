@@ -68,6 +68,30 @@ static int setup_b(void **state)
 	return start(state, BED_RDMA_B, 15000);
 }
 
+/* b says that its device is at another address than its own. */
+static int start_elsewhere(void **state, const char *said)
+{
+	struct bed *b = malloc(sizeof(*b));
+
+	bed_init(b);
+	b->rdma = BED_RDMA_BOTH;
+	b->rdma_at = "127.9.9.9:7444";
+	b->rdma_said = said;
+	bed_start(b);
+	*state = b;
+	return 0;
+}
+
+static int setup_elsewhere(void **state)
+{
+	return start_elsewhere(state, NULL);
+}
+
+static int setup_said_elsewhere(void **state)
+{
+	return start_elsewhere(state, "127.9.9.9:1");
+}
+
 static struct remote *g_device; /* of all liars of a test, one after the other */
 
 static int teardown(void **state)
@@ -373,6 +397,26 @@ static void test_no_connection_there(void **state)
 
 	atomic_store(&b->faults[BED_B].no_connection, true);
 	stays(b, "the other host: a connection from the peer: EIO", "a connection from the peer: EIO");
+}
+
+/* A peer may send our device to its own host, and nowhere else. */
+static void test_an_address_that_is_not_its_own(void **state)
+{
+	struct bed *b = *state;
+
+	stays(b, "127.9.9.9:7444, where your device is said to be", "the other host: 127.9.9.9:7444, where your device is said to be, is no address of yours that this host knows");
+	assert_int_equal(atomic_load(&b->faults[BED_A].n_connects), 0);
+}
+
+static void test_an_address_that_is_said_to_be_its_own(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+
+	expect_both(b);
+	expect_works(&l);
+	assert_true(atomic_load(&b->faults[BED_A].n_connects) > 0);
+	bed_lane_close(&l);
 }
 
 static void test_no_connection_here(void **state)
@@ -956,6 +1000,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_many_lanes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_connection_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_connection_here, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_an_address_that_is_not_its_own, setup_elsewhere, teardown),
+		cmocka_unit_test_setup_teardown(test_an_address_that_is_said_to_be_its_own, setup_said_elsewhere, teardown),
 		cmocka_unit_test_setup_teardown(test_nobody_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_memory_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_memory_here, setup, teardown),

@@ -107,7 +107,7 @@ static const struct role_format {
 	MSG(BL_FORGET, id),
 	MSG_EMPTY(BL_LISTEN),
 	MSG_EMPTY(BL_UNLISTEN),
-	MSG(BL_HOST, host, STR(host, name), STR(host, address)),
+	MSG(BL_HOST, host, STR(host, name), STR(host, address), STR(host, rdma)),
 	MSG(BL_HOST_GONE, id),
 	MSG(BL_DIALED, dialed, STR(dialed, why)),
 	MSG(BL_CARRY, carry, STR(carry, destination)),

@@ -445,6 +445,7 @@ struct role_host {
 	uint32_t keep; /* 1: this linker holds a session between hosts to it, and dials again when it breaks */
 	char name[LIMIT_NAME_SIZE];
 	char address[LIMIT_ADDRESS_SIZE];
+	char rdma[LIMIT_ADDRESS_SIZE]; /* where its RDMA device may be as well as at @address, whatever the ports; "": nowhere else */
 };
 
 struct role_dial_ask {
