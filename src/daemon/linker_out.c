@@ -113,6 +113,8 @@ static size_t gather_control(struct linker *k, struct session *s, uint8_t *to, s
 
 	if (n > room)
 		n = room;
+	if (n == 0)
+		return 0; /* it may have no memory at all */
 	memcpy(to, s->control + s->control_off, n);
 	s->control_off += n;
 	if (s->control_off < s->control_size)

@@ -29,18 +29,23 @@ struct rig {
 	struct bed_lane bystander;
 };
 
-static int setup(void **state)
+static int rig_start(struct rig *r, void **state)
 {
-	struct rig *r = calloc(1, sizeof(*r));
-
-	bed_init(&r->bed);
-	r->bed.handshake_ms = 0; /* whoever is silent is given up */
 	bed_start(&r->bed);
 	r->bystander = bed_lane(&r->bed);
 	bed_hear_session(&r->bed, BED_A, SESSION_UP);
 	bed_hear_session(&r->bed, BED_B, SESSION_UP);
 	*state = r;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	bed_init(&r->bed);
+	r->bed.handshake_ms = 0; /* whoever is silent is given up */
+	return rig_start(r, state);
 }
 
 static void echo(struct bed_lane *l)
@@ -978,12 +983,80 @@ static int setup_few_chunks(void **state)
 	bed_init(&r->bed);
 	r->bed.chunks_max = CHUNKS_MAX;
 	r->bed.answers_max = ANSWERS_MAX;
-	bed_start(&r->bed);
-	r->bystander = bed_lane(&r->bed);
-	bed_hear_session(&r->bed, BED_A, SESSION_UP);
-	bed_hear_session(&r->bed, BED_B, SESSION_UP);
-	*state = r;
-	return 0;
+	return rig_start(r, state);
+}
+
+static int setup_one_chunk(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	bed_init(&r->bed);
+	r->bed.chunks_max = 1;
+	r->bed.answers_max = ANSWERS_MAX;
+	return rig_start(r, state);
+}
+
+/* One way, and what of it is through. */
+struct stream {
+	int client, server;
+	size_t sent, got;
+};
+
+/* Return: something has moved. */
+static bool stream_move(struct stream *s, size_t size)
+{
+	static uint8_t buf[65536];
+	size_t left = size - s->sent;
+	ssize_t n = left > 0 ? send(s->client, buf, left < sizeof(buf) ? left : sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+	ssize_t m = recv(s->server, buf, sizeof(buf), MSG_DONTWAIT);
+
+	s->sent += n > 0 ? (size_t)n : 0;
+	s->got += m > 0 ? (size_t)m : 0;
+	return n > 0 || m > 0;
+}
+
+/* Sessions to a host that does not read for a while, more than may have ciphertext that waits: then all of it comes. */
+static void test_sessions_take_turns(void **state)
+{
+	enum { SESSIONS = 6, LANES = 2, SIZE = 1 << 20 };
+	struct rig *r = *state;
+	struct bed *b = &r->bed;
+	struct stream s[SESSIONS * LANES] = {};
+	size_t got = 0;
+	uint64_t id;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(s); i++) {
+		s[i].client = carry_to(b, 200 + i % SESSIONS);
+		s[i].server = bed_go(b, &id);
+		bed_hear(b, BED_A, LB_OPENED, NULL);
+	}
+	kill(b->sides[BED_B].pid, SIGSTOP);
+	for (unsigned round = 0; round < 20; round++) {
+		for (size_t i = 0; i < ARRAY_SIZE(s); i++)
+			while (stream_move(&s[i], SIZE))
+				continue;
+		usleep(20000);
+	}
+	kill(b->sides[BED_B].pid, SIGCONT);
+	/* Whoever was forgotten goes on with the next PING, after 5 s: so what is waited is counted in all. */
+	for (unsigned idle = 0; got < ARRAY_SIZE(s) * SIZE && idle < 3000;) {
+		bool any = false;
+
+		for (size_t i = 0; i < ARRAY_SIZE(s); i++)
+			any |= stream_move(&s[i], SIZE);
+		got = 0;
+		for (size_t i = 0; i < ARRAY_SIZE(s); i++)
+			got += s[i].got;
+		if (any)
+			continue;
+		idle++;
+		usleep(10000);
+	}
+	assert_int_equal(got, ARRAY_SIZE(s) * SIZE);
+	for (size_t i = 0; i < ARRAY_SIZE(s); i++) {
+		close(s[i].client);
+		close(s[i].server);
+	}
 }
 
 /* As much as goes in now. Return: bytes. */
@@ -1061,12 +1134,7 @@ static int setup_little_memory(void **state)
 
 	bed_init(&r->bed);
 	r->bed.kept_max = KEPT_MAX;
-	bed_start(&r->bed);
-	r->bystander = bed_lane(&r->bed);
-	bed_hear_session(&r->bed, BED_A, SESSION_UP);
-	bed_hear_session(&r->bed, BED_B, SESSION_UP);
-	*state = r;
-	return 0;
+	return rig_start(r, state);
 }
 
 /* Return: bytes that went in until nothing moved for a while. */
@@ -1161,12 +1229,7 @@ static int setup_few_sessions(void **state)
 
 	bed_init(&r->bed);
 	r->bed.sessions_max = SESSIONS_MAX;
-	bed_start(&r->bed);
-	r->bystander = bed_lane(&r->bed);
-	bed_hear_session(&r->bed, BED_A, SESSION_UP);
-	bed_hear_session(&r->bed, BED_B, SESSION_UP);
-	*state = r;
-	return 0;
+	return rig_start(r, state);
 }
 
 /* Somebody with certificates who takes all that there is: others still come in. It is told, and so is its own host. */
@@ -1333,12 +1396,7 @@ static int setup_few_joiners(void **state)
 
 	bed_init(&r->bed);
 	r->bed.joiners_max = 4;
-	bed_start(&r->bed);
-	r->bystander = bed_lane(&r->bed);
-	bed_hear_session(&r->bed, BED_A, SESSION_UP);
-	bed_hear_session(&r->bed, BED_B, SESSION_UP);
-	*state = r;
-	return 0;
+	return rig_start(r, state);
 }
 
 static struct raw joiner(struct bed *b, uint8_t from, const char *question)
@@ -1405,6 +1463,7 @@ int main(int argc, char **argv)
 #define TEST_FEW(t) cmocka_unit_test_setup_teardown(t, setup_few_sessions, teardown)
 #define TEST_UNREAD(t) cmocka_unit_test_setup_teardown(t, setup_few_chunks, teardown)
 #define TEST_JOIN(t) cmocka_unit_test_setup_teardown(t, setup_few_joiners, teardown)
+#define TEST_ONE_CHUNK(t) cmocka_unit_test_setup_teardown(t, setup_one_chunk, teardown)
 #define TEST_LITTLE(t) cmocka_unit_test_setup_teardown(t, setup_little_memory, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST_LITTLE(test_a_byte_is_not_a_window), TEST_LITTLE(test_the_greatest_pays), TEST_FEW(test_sessions_without_end),
@@ -1412,7 +1471,7 @@ int main(int argc, char **argv)
 		TEST(test_refused_certificates), TEST(test_refused_protocols), TEST(test_malformed_frames),
 		TEST(test_malformed_hello),	 TEST(test_untimely_frames),   TEST(test_data_beyond_credit),
 		TEST(test_proofs),		 TEST(test_proofs_without_end), TEST(test_no_authority), TEST(test_purposes),	       TEST(test_question_too_long), TEST(test_one_text_for_all), TEST(test_questions_without_end),
-		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_announces_without_end), TEST(test_peer_that_does_not_read), TEST_UNREAD(test_host_that_does_not_read), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
+		TEST(test_hostile_server),	 TEST(test_server_of_another_name), TEST(test_announces_without_end), TEST(test_peer_that_does_not_read), TEST_UNREAD(test_host_that_does_not_read), TEST_ONE_CHUNK(test_sessions_take_turns), TEST(test_library_lanes), TEST(test_library_that_does_not_read),
 	};
 
 	if (argc > 1)
