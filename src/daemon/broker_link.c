@@ -808,6 +808,8 @@ static void end_session(struct broker *b, struct link_session *s)
 		p->n_sessions--;
 		p->bytes_in += s->stats.bytes_in;
 		p->bytes_out += s->stats.bytes_out;
+		p->rdma_in += s->stats.rdma_in;
+		p->rdma_out += s->stats.rdma_out;
 		p->n_opened += s->stats.n_opened;
 		p->n_refused += s->stats.n_refused;
 	}

@@ -77,7 +77,7 @@ struct link_peer_key {
 struct link_peer {
 	struct link_peer_key key; /* unused bytes are zero */
 	uint32_t n_sessions;
-	uint64_t bytes_in, bytes_out, n_opened, n_refused; /* of sessions that have ended */
+	uint64_t bytes_in, bytes_out, rdma_in, rdma_out, n_opened, n_refused; /* of sessions that have ended */
 	UT_hash_handle hh;
 };
 

@@ -79,6 +79,8 @@ static struct link_peer sum_peer(const struct broker *b, const struct link_peer 
 			continue;
 		sum.bytes_in += s->stats.bytes_in;
 		sum.bytes_out += s->stats.bytes_out;
+		sum.rdma_in += s->stats.rdma_in;
+		sum.rdma_out += s->stats.rdma_out;
 		sum.n_opened += s->stats.n_opened;
 		sum.n_refused += s->stats.n_refused;
 		*ret_lanes += s->stats.n_lanes;
@@ -103,6 +105,16 @@ static uint64_t value_out(const struct link_peer *sum, uint32_t rtt_us, uint64_t
 	return sum->bytes_out;
 }
 
+static uint64_t value_rdma_in(const struct link_peer *sum, uint32_t rtt_us, uint64_t lanes)
+{
+	return sum->rdma_in;
+}
+
+static uint64_t value_rdma_out(const struct link_peer *sum, uint32_t rtt_us, uint64_t lanes)
+{
+	return sum->rdma_out;
+}
+
 static uint64_t value_opened(const struct link_peer *sum, uint32_t rtt_us, uint64_t lanes)
 {
 	return sum->n_opened;
@@ -119,8 +131,10 @@ static uint64_t value_rtt(const struct link_peer *sum, uint32_t rtt_us, uint64_t
 }
 
 static const struct peer_family peer_families[] = {
-	{ "sealane_link_received_bytes_total", "counter", "Bytes received over TCP, of a pair of identities.", value_in, false },
-	{ "sealane_link_sent_bytes_total", "counter", "Bytes sent over TCP, of a pair of identities.", value_out, false },
+	{ "sealane_link_received_bytes_total", "counter", "Bytes received over TCP and RDMA, of a pair of identities.", value_in, false },
+	{ "sealane_link_sent_bytes_total", "counter", "Bytes sent over TCP and RDMA, of a pair of identities.", value_out, false },
+	{ "sealane_link_rdma_received_bytes_total", "counter", "Those of them that came by RDMA.", value_rdma_in, false },
+	{ "sealane_link_rdma_sent_bytes_total", "counter", "Those of them that went by RDMA.", value_rdma_out, false },
 	{ "sealane_link_peer_lanes_opened_total", "counter", "Lanes opened, of a pair of identities.", value_opened, false },
 	{ "sealane_link_peer_lanes_open", "gauge", "Lanes open now, of a pair of identities.", value_lanes, false },
 	{ "sealane_link_rtt_seconds", "gauge", "The kernel's estimate of the round trip, of a pair of identities.", value_rtt, true },

@@ -185,11 +185,12 @@ static json_t *view_link(const struct broker *b, const struct link_session *s)
 	const struct role_session_stats *st = &s->stats;
 	char path[VIEW_PATH_SIZE];
 
-	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "direction", s->inbound ? "in" : "out", "host",
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "direction", s->inbound ? "in" : "out", "host",
 			 h ? view_text(h->name) : json_null(), "local_id", or_null(s->local), "peer_id", or_null(s->peer), "address",
 			 or_null(s->address), "path", view_text(view_session_path(s, path)), "path_why", or_null(view_session_path_why(b, s)), "cipher", or_null(s->cipher), "resumed", s->resumed, "up",
 			 (json_int_t)s->up_unix_s, "lanes", (json_int_t)st->n_lanes, "opened", (json_int_t)st->n_opened, "refused",
-			 (json_int_t)st->n_refused, "bytes_in", (json_int_t)st->bytes_in, "bytes_out", (json_int_t)st->bytes_out, "rtt_us",
+			 (json_int_t)st->n_refused, "bytes_in", (json_int_t)st->bytes_in, "bytes_out", (json_int_t)st->bytes_out, "rdma_bytes_in",
+			 (json_int_t)st->rdma_in, "rdma_bytes_out", (json_int_t)st->rdma_out, "rtt_us",
 			 (json_int_t)st->rtt_us);
 }
 

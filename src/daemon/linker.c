@@ -392,7 +392,8 @@ static void tell_session(struct linker *k, const struct session *s)
 	struct role_msg m = { .type = LB_SESSION_STATS };
 
 	m.u.session_stats = (struct role_session_stats){
-		.session = session_cid(k, s), .n_lanes = s->n_lanes, .bytes_in = s->bytes_in, .bytes_out = s->bytes_out, .reads = s->n_reads,
+		.session = session_cid(k, s), .n_lanes = s->n_lanes, .bytes_in = s->bytes_in, .bytes_out = s->bytes_out, .rdma_in = s->rdma_in,
+		.rdma_out = s->rdma_out, .reads = s->n_reads,
 		.writes = s->n_writes, .n_opened = s->n_opened, .n_refused = s->n_refused, .rtt_us = session_rtt_us(s),
 		.silent_ms = s->heard_ns && k->now_ns > s->heard_ns ? (uint32_t)((k->now_ns - s->heard_ns) / 1000000) : 0,
 	};

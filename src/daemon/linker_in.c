@@ -272,6 +272,7 @@ void session_receive(struct linker *k, struct session *s)
 static void heard_by_ring(struct linker *k, struct session *s, uint32_t size)
 {
 	s->bytes_in += size;
+	s->rdma_in += size;
 	s->heard_ns = k->now_ns;
 	s->ping_ns = 0;
 }

@@ -303,6 +303,7 @@ struct session {
 	enum session_reason reason; /* OVER */
 	char why[256];
 	uint64_t bytes_in, bytes_out, n_reads, n_writes;
+	uint64_t rdma_in, rdma_out; /* of these bytes, by the rings */
 	struct session_queue *dirty; /* where it waits for its turn; NULL: it does not */
 	TAILQ_ENTRY(session) queue;  /* that; or over */
 };

@@ -258,6 +258,7 @@ static bool pump_ring(struct linker *k, struct session *s)
 			return false;
 		}
 		s->bytes_out += n;
+		s->rdma_out += n;
 		sent += n;
 		batch += n;
 		if (batch < LINKER_BATCH_SIZE)

@@ -1676,9 +1676,10 @@ static void test_sessions(void **state)
 	assert_then("\"name\":\"b\"", "\"state\":\"unknown\"");
 	strcpy(m.u.session.cipher, "TLS_AES_128_GCM_SHA256");
 	say(h, &m, -1);
-	linker(h)->session = (struct role_session_stats){ .session = 1, .n_lanes = 3, .bytes_in = 1000, .rtt_us = 99 };
+	linker(h)->session = (struct role_session_stats){ .session = 1, .n_lanes = 3, .bytes_in = 1000, .rdma_in = 600, .rdma_out = 7, .rtt_us = 99 };
 	assert_int_equal(http(h, "GET", "/v1/links", ""), 200);
 	assert_then("\"peer_id\":\"" TD "/host/b\"", "\"bytes_in\":1000");
+	assert_then("\"bytes_in\":1000", "\"rdma_bytes_in\":600,\"rdma_bytes_out\":7");
 	assert_int_equal(http(h, "GET", "/v1/hosts", ""), 200);
 	assert_then("\"name\":\"b\"", "\"state\":\"up\"");
 	event(h, "\"link.up\"", "\"host\":\"b\"");
@@ -1697,6 +1698,7 @@ static void test_sessions(void **state)
 	assert_int_equal(http(h, "GET", "/metrics", ""), 200);
 	assert_non_null(strstr(g_answer, "sealane_link_ended_total{reason=\"timeout\"} 1\n"));
 	assert_non_null(strstr(g_answer, "sealane_link_received_bytes_total{local=\"" TD "/host/a\",peer=\"" TD "/host/b\",direction=\"out\"} 1000"));
+	assert_non_null(strstr(g_answer, "sealane_link_rdma_received_bytes_total{local=\"" TD "/host/a\",peer=\"" TD "/host/b\",direction=\"out\"} 600"));
 	assert_non_null(strstr(g_answer, "sealane_host_up{host=\"b\"} 0"));
 }
 

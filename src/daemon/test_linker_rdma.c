@@ -162,6 +162,18 @@ static void expect_both(struct bed *b)
 	expect_path(b, BED_B, SESSION_PATH_RDMA, "");
 }
 
+/* What went by the rings is told, as a part of all. */
+static void expect_counts(struct bed *b)
+{
+	struct role_msg ask = { .type = BL_STATS };
+	struct role_session_stats s;
+
+	bed_tell(b, BED_A, &ask, -1);
+	s = bed_hear(b, BED_A, LB_SESSION_STATS, NULL).u.session_stats;
+	assert_true(s.rdma_in >= strlen("and back") && s.rdma_out >= strlen("there"));
+	assert_true(s.bytes_in > s.rdma_in && s.bytes_out > s.rdma_out);
+}
+
 static void test_it_goes_over(void **state)
 {
 	struct bed *b = *state;
@@ -172,6 +184,7 @@ static void test_it_goes_over(void **state)
 	before = atomic_load(&b->faults[BED_A].bytes);
 	expect_works(&l);
 	assert_true(atomic_load(&b->faults[BED_A].bytes) > before);
+	expect_counts(b);
 	second = bed_lane(b); /* OPEN, PROOF and OPENED by the rings */
 	expect_works(&second);
 	bed_lane_close(&second);

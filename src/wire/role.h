@@ -558,7 +558,8 @@ struct role_session {
 struct role_session_stats {
 	uint32_t session;
 	uint32_t n_lanes;
-	uint64_t bytes_in, bytes_out;	/* of TCP */
+	uint64_t bytes_in, bytes_out;	/* of TCP, and of its rings' records, unsealed */
+	uint64_t rdma_in, rdma_out;	/* of these, the rings' */
 	uint64_t reads, writes;		/* system calls on it */
 	uint64_t n_opened, n_refused;	/* lanes, since it is up */
 	uint32_t rtt_us;		/* the kernel's estimate (TCP_INFO) */
