@@ -37,6 +37,8 @@ enum {
 	LIMIT_GATE_LANES = 9000,
 	/* Lanes in shared memory that are brokered at a time; a leash of each end is kept over a restart. */
 	LIMIT_LANES = 32768,
+	/* What a container had sent before its end waits so long, in seconds, for a reader that is slow. */
+	LIMIT_LANE_LEFT_S = 60,
 	/* Connections to control sockets that have no answer yet, all workloads together: room for at least one of each. */
 	LIMIT_PORTER_UNANSWERED = 8192,
 	/* Control connections at all: a client's for each lane, a server's for each service that listens, and those. */

@@ -192,6 +192,7 @@ struct lane {
 	uint64_t bytes_up, bytes_down, reads_up, reads_down; /* as of the last BG_STATS or BP_STATS; not of direct ones */
 	uint64_t bytes_per_s; /* the limit it runs under; 0: none */
 	bool cut;	      /* the gate (or the porter) was told to end it */
+	uint64_t left_ns;     /* since when nobody is left of a workload at its end: broker_lane.c; 0: somebody is */
 	struct pair *pair;
 	struct lane_shm shm;
 	struct lane_link link;
@@ -242,7 +243,7 @@ struct broker_enrolment {
 typedef void (*broker_enrol_fn)(void *arg, int error, const char *why, const char *name, const char *dir);
 void broker_enrol(struct broker *b, const struct broker_enrolment *e, broker_enrol_fn done, void *arg);
 
-/* broker_unenrol() - forget the workload's cgroup, cut its lanes; a run-time workload is removed with its directory. */
+/* broker_unenrol() - forget the workload's cgroup, cut its lanes (of a cgroup that is empty: when what was sent has arrived); a run-time workload is removed with its directory. */
 void broker_unenrol(struct broker *b, const char *workload, broker_done_fn done, void *arg);
 
 /* broker_reload() - read the files again; old configuration stays if the new one is wrong (@why: the error). */

@@ -218,6 +218,8 @@ void cross_cut(struct broker *b, struct lane *l, const struct intention *i, cons
 	b->counters.lanes_cut++;
 	if (w)
 		w->n_cut++;
+	if (!i)
+		i = policy_decide(b->policy, &l->source, &l->destination, unix_now_s());
 	log_warn("lane.cut", LOG_ID("lane", l->id), LOG_STR("link_lane", link_lane[0] ? link_lane : NULL), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", cross_path(b, l, path)),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),

@@ -179,7 +179,7 @@ static bool service_is_configured(const struct broker *b, const struct service_n
 	return config_find_service(b->config, s) != CONFIG_NONE;
 }
 
-static void give_up_cgroup(struct broker *b, struct workload *w, const char *why);
+static void give_up_cgroup(struct broker *b, struct workload *w, const char *why, bool is_empty);
 
 struct succession {
 	uint32_t wid;
@@ -204,7 +204,7 @@ static void on_first_looked_at(struct broker *b, void *arg, const struct role_re
 		return;
 	}
 	if (w && w->cgroup_id == s->cgroup_id) {
-		give_up_cgroup(b, w, "its cgroup is empty, and another container comes");
+		give_up_cgroup(b, w, "its cgroup is empty, and another container comes", true);
 		broker_ask(b, &m, -1, NULL, NULL);
 	}
 	broker_enrol(b, &s->e, s->done, s->arg);
@@ -269,9 +269,12 @@ void broker_enrol(struct broker *b, const struct broker_enrolment *e, broker_enr
 	enrol_now(b, w, e, true, done, arg);
 }
 
-static void give_up_cgroup(struct broker *b, struct workload *w, const char *why)
+static void give_up_cgroup(struct broker *b, struct workload *w, const char *why, bool is_empty)
 {
-	lane_cut_workload(b, w, why);
+	if (is_empty)
+		lane_leave_workload(b, w, why);
+	else
+		lane_cut_workload(b, w, why);
 	lane_forget_workload_cgroups(b, w->wid);
 	log_info("workload.leave", LOG_STR("workload", w->name), LOG_STR("cgroup", w->cgroup_path), LOG_STR("why", why));
 	w->generation++;
@@ -288,25 +291,47 @@ static void give_up_cgroup(struct broker *b, struct workload *w, const char *why
 	enrol_by_config(b, w);
 }
 
-static void on_unenrolled(struct broker *b, void *arg, const struct role_reply *reply, int fd)
+struct unenrolment {
+	uint32_t wid;
+	uint64_t cgroup_id;
+	broker_done_fn done;
+	void *arg;
+};
+
+/* Who ends in order is unenrolled when nobody is left: what was sent still arrives. Whoever is left is cut off. */
+static void on_left_looked_at(struct broker *b, void *arg, const struct role_reply *reply, int fd)
 {
+	AUTO_FREE(struct unenrolment) u = arg;
+	struct workload *w = model_workload(b, u->wid);
+	struct role_msg m = { .type = BW_UNENROL, .u.cgroup = { .wid = u->wid, .cgroup_id = u->cgroup_id } };
+
 	fd_cleanup(&fd);
+	if (w && w->cgroup_id == u->cgroup_id) {
+		/* First the cut: the warden finds the lanes by the processes of a cgroup that it still knows. */
+		give_up_cgroup(b, w, "unenrolled", reply->error == 0);
+		broker_ask(b, &m, -1, NULL, NULL);
+	}
+	u->done(u->arg, 0, "");
 }
 
 void broker_unenrol(struct broker *b, const char *name, broker_done_fn done, void *arg)
 {
 	struct workload *w = model_find_workload(b, name);
-	struct role_msg m = { .type = BW_UNENROL };
+	struct role_msg m = { .type = BW_IS_EMPTY };
+	struct unenrolment *u;
 
 	if (!w || !w->cgroup_id) {
 		done(arg, -ENOENT, w ? "no container of this workload is enrolled" : "no workload of this name");
 		return;
 	}
+	u = calloc(1, sizeof(*u));
+	if (!u) {
+		done(arg, -ENOMEM, "no memory");
+		return;
+	}
+	*u = (struct unenrolment){ .wid = w->wid, .cgroup_id = w->cgroup_id, .done = done, .arg = arg };
 	m.u.cgroup = (struct role_cgroup){ .wid = w->wid, .cgroup_id = w->cgroup_id };
-	/* First the cut: the warden finds the lanes by the processes of a cgroup that it still knows. */
-	give_up_cgroup(b, w, "unenrolled");
-	broker_ask(b, &m, -1, on_unenrolled, NULL);
-	done(arg, 0, "");
+	broker_ask(b, &m, -1, on_left_looked_at, u);
 }
 
 void enrol_cgroup_gone(struct broker *b, const struct role_cgroup *c)
@@ -314,7 +339,7 @@ void enrol_cgroup_gone(struct broker *b, const struct role_cgroup *c)
 	struct workload *w = model_workload(b, c->wid);
 
 	if (w && w->cgroup_id == c->cgroup_id)
-		give_up_cgroup(b, w, "its cgroup is empty");
+		give_up_cgroup(b, w, "its cgroup is empty", true);
 }
 
 /* ------------------------------------------------------------------ from the state database */

@@ -79,8 +79,13 @@ void lane_on_guard(struct broker *b, const struct role_guard *g);
 void lane_on_server_up(struct broker *b, uint32_t sid);
 /* lane_recheck_all() - end the relayed lanes that the policy no longer allows; new byte rates for the others. */
 void lane_recheck_all(struct broker *b);
-/* lane_cut_workload() - end every lane from the workload, relayed and direct. */
+/*
+ * lane_cut_workload() - end every lane from the workload, relayed and direct.
+ * lane_leave_workload() - the same where nobody is left in its container: what it had sent before its end still arrives. Lanes end by themselves then,
+ * or are cut after LIMIT_LANE_LEFT_S.
+ */
 void lane_cut_workload(struct broker *b, struct workload *w, const char *why);
+void lane_leave_workload(struct broker *b, struct workload *w, const char *why);
 /* lane_cut_upstream() - end the relayed lanes that came through one socket file. */
 void lane_cut_upstream(struct broker *b, uint32_t lid, const char *why);
 /* lane_cut_direct() - end direct lanes of one upstream, because @i (or nothing) decides now. */

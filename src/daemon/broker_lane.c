@@ -787,6 +787,8 @@ static void cut_relayed(struct broker *b, struct lane *l, const struct intention
 	l->cut = true;
 	b->counters.lanes_cut++;
 	b->workloads[l->wid].n_cut++;
+	if (!i)
+		i = policy_decide(b->policy, &l->source, &l->destination, unix_now_s());
 	log_warn("lane.cut", LOG_ID("lane", l->id), LOG_STR("source", service_name_format(src, &l->source)),
 		 LOG_STR("destination", service_name_format(dst, &l->destination)), LOG_STR("path", "relay"),
 		 LOG_STR("intention", intention_text(rule, sizeof(rule), i)), LOG_STR("where", intention_where(i)),
@@ -872,7 +874,9 @@ void lane_cut_upstream(struct broker *b, uint32_t lid, const char *why)
 	struct lane *l, *tmp;
 
 	HASH_ITER(hh, b->lanes, l, tmp)
-		if (l->path == LANE_PATH_RELAY && l->lid == lid)
+		if (l->left_ns)
+			continue; /* only what was sent through it before is still on its way */
+		else if (l->path == LANE_PATH_RELAY && l->lid == lid)
 			cut_relayed(b, l, NULL, why);
 		else if (l->path == LANE_PATH_LINK && !l->link.inbound && l->lid == lid)
 			cross_cut(b, l, NULL, why);
@@ -888,22 +892,32 @@ static bool is_lane_of(struct broker *b, const struct lane *l, uint32_t wid)
 	return l->link.lent ? l->shm.server_wid == wid : s && s->wid == wid;
 }
 
-void lane_cut_workload(struct broker *b, struct workload *w, const char *why)
+static bool has_end_at(struct broker *b, const struct lane *l, uint32_t wid)
 {
-	struct opening *o, *otmp;
-	struct lane *l, *tmp;
+	switch (l->path) {
+	case LANE_PATH_SHM:
+		return l->wid == wid || l->shm.server_wid == wid;
+	case LANE_PATH_RELAY:
+		return l->wid == wid;
+	case LANE_PATH_LINK:
+		return is_lane_of(b, l, wid);
+	default:
+		return false;
+	}
+}
 
-	HASH_ITER(hh, g_lanes.openings, o, otmp)
-		if (o->wid == w->wid)
-			refuse_identity(o, why, NULL);
-	port_leave_workload(b, w, why);
-	HASH_ITER(hh, b->lanes, l, tmp)
-		if (l->path == LANE_PATH_SHM && (l->wid == w->wid || l->shm.server_wid == w->wid))
-			shm_cut(b, l, NULL, why);
-		else if (l->path == LANE_PATH_RELAY && l->wid == w->wid)
-			cut_relayed(b, l, NULL, why);
-		else if (l->path == LANE_PATH_LINK && is_lane_of(b, l, w->wid))
-			cross_cut(b, l, NULL, why);
+static void cut_any(struct broker *b, struct lane *l, const char *why)
+{
+	if (l->path == LANE_PATH_SHM)
+		shm_cut(b, l, NULL, why);
+	else if (l->path == LANE_PATH_RELAY)
+		cut_relayed(b, l, NULL, why);
+	else
+		cross_cut(b, l, NULL, why);
+}
+
+static void cut_direct_of(struct broker *b, const struct workload *w, const char *why)
+{
 	for (size_t i = 0; i < b->n_upstreams; i++) {
 		struct upstream *u = &b->upstreams[i];
 		const struct service *s = model_find_service(b, &u->destination);
@@ -914,6 +928,64 @@ void lane_cut_workload(struct broker *b, struct workload *w, const char *why)
 		u->may_have_direct = false;
 		lane_cut_direct(b, u, s->sid, u->choice.intention, why, true);
 	}
+}
+
+static void refuse_openings(struct broker *b, struct workload *w, const char *why)
+{
+	struct opening *o, *tmp;
+
+	HASH_ITER(hh, g_lanes.openings, o, tmp)
+		if (o->wid == w->wid)
+			refuse_identity(o, why, NULL);
+	port_leave_workload(b, w, why);
+}
+
+void lane_cut_workload(struct broker *b, struct workload *w, const char *why)
+{
+	struct lane *l, *tmp;
+
+	refuse_openings(b, w, why);
+	HASH_ITER(hh, b->lanes, l, tmp)
+		if (!l->left_ns && has_end_at(b, l, w->wid))
+			cut_any(b, l, why);
+	cut_direct_of(b, w, why);
+}
+
+/* Is it open at both ends? Else nothing of it has arrived anywhere. */
+static bool lane_is_open(const struct lane *l)
+{
+	return l->path == LANE_PATH_LINK ? !l->link.opening && !l->link.welcome : l->path == LANE_PATH_RELAY || !l->shm.pending;
+}
+
+static void on_left_time(struct broker *b, void *arg)
+{
+	uint64_t before = clock_ns() - LIMIT_LANE_LEFT_S * UINT64_C(1000000000);
+	struct lane *l, *tmp;
+
+	HASH_ITER(hh, b->lanes, l, tmp)
+		if (l->left_ns && l->left_ns <= before)
+			cut_any(b, l, "its container has ended, and what that had sent was not taken in time");
+}
+
+void lane_leave_workload(struct broker *b, struct workload *w, const char *why)
+{
+	uint64_t now = clock_ns();
+	struct lane *l, *tmp;
+	bool any = false;
+
+	refuse_openings(b, w, why);
+	HASH_ITER(hh, b->lanes, l, tmp) {
+		if (l->left_ns || !has_end_at(b, l, w->wid))
+			continue;
+		if (lane_is_open(l))
+			l->left_ns = now;
+		else
+			cut_any(b, l, why);
+		any |= l->left_ns != 0;
+	}
+	if (any)
+		broker_after(b, LIMIT_LANE_LEFT_S * 1000 + 1, on_left_time, NULL);
+	cut_direct_of(b, w, why);
 }
 
 /* ------------------------------------------------------------------ what is open now */

@@ -9,6 +9,8 @@
  *   lanetool count SERVICE                        sends 1, 2, 3 ... as fast as it can (for kill tests)
  *   lanetool sum SERVICE                          takes lanes one after the other, checks that 1, 2, 3 ... come in order
  *   lanetool mirror SERVICE                       sends streams back, one lane after the other
+ *   lanetool leave SERVICE N                      sends N KiB and ends at once
+ *   lanetool sip SERVICE MS                       takes such streams, 32 KiB every MS milliseconds; prints how much came and how it ended
  *   lanetool hear SERVICE                         one byte there and back, then only reads a stream until it ends; prints how
  *   lanetool pour SERVICE N                       N bytes there and back at the same time; prints the hash if both have the same
  *
@@ -350,6 +352,51 @@ static int hear(const char *service, struct sealane_options o)
 	return 0;
 }
 
+/* Sends, and is gone as soon as the library has taken it. */
+static int leave(const char *service, struct sealane_options o, size_t size)
+{
+	struct sealane_lane *lane;
+	ssize_t n = 0;
+	int r;
+
+	o.kind = SEALANE_STREAM;
+	r = sealane_connect(&lane, service, &o);
+	if (r < 0)
+		return failed("connect", r);
+	for (size_t done = 0; done < size && n >= 0; done += (size_t)n)
+		n = sealane_write(lane, g_buf, size - done < sizeof(g_buf) ? size - done : sizeof(g_buf), 20 * SECOND);
+	if (n < 0)
+		return failed("write", (int)n);
+	sealane_close(lane);
+	return 0;
+}
+
+/* One stream, read slowly to its end. */
+static int sip(const char *service, struct sealane_options o, unsigned pause_ms)
+{
+	struct sealane_listener *listener;
+	struct sealane_lane *lane;
+	unsigned long long got = 0;
+	ssize_t n;
+	int r;
+
+	o.kind = SEALANE_STREAM;
+	r = sealane_listen(&listener, service, &o);
+	if (r < 0)
+		return failed("listen", r);
+	puts("listening");
+	fflush(stdout);
+	for (;;) {
+		if (sealane_accept(listener, &lane, SEALANE_FOREVER) < 0)
+			continue;
+		for (got = 0; (n = sealane_read(lane, g_buf, 32 << 10, SEALANE_FOREVER)) > 0; got += (unsigned long long)n)
+			usleep(pause_ms * 1000);
+		printf("%llu bytes, then %s\n", got, n < 0 ? sealane_last_error() : "the end");
+		fflush(stdout);
+		sealane_close(lane);
+	}
+}
+
 static uint64_t hash(uint64_t h, const char *bytes, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -434,10 +481,14 @@ int main(int argc, char **argv)
 		return sum(service, o);
 	if (strcmp(verb, "mirror") == 0)
 		return mirror(service, o);
+	if (strcmp(verb, "leave") == 0)
+		return leave(service, o, (size_t)n << 10);
+	if (strcmp(verb, "sip") == 0)
+		return sip(service, o, (unsigned)n);
 	if (strcmp(verb, "hear") == 0)
 		return hear(service, o);
 	if (strcmp(verb, "pour") == 0)
 		return pour(service, o, (size_t)n);
-	fprintf(stderr, "usage: lanetool serve|ping|talk|hold|fair|count|sum|mirror|hear|pour SERVICE [N [M]]\n");
+	fprintf(stderr, "usage: lanetool serve|ping|talk|hold|fair|count|sum|mirror|leave|sip|hear|pour SERVICE [N [M]]\n");
 	return 2;
 }

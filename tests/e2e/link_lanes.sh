@@ -12,25 +12,30 @@ PY=(env PYTHONPATH=/src/python SEALANE_LIBRARY=/build/src/client/libsealane.so.0
 
 # What is not there is told after this, and not only after a library's longest wait.
 HOSTS_CONF='connect_wait = 1s'
-host_conf a web intruder stranger both <<'CONF'
+host_conf a web intruder stranger both sender <<'CONF'
 workload near { services = [ both ] }
 service web { upstream plain {} }
 service intruder {}
 service stranger {}
 service both {}
+service sender {}
 intention { source = web       destination = "*"    action = allow }
+intention { source = sender    destination = slow   action = allow }
 intention { source = intruder  destination = echo   action = allow }
 CONF
-host_conf b echo stream rpc plain both <<'CONF'
+host_conf b echo stream rpc plain both slow <<'CONF'
 workload cache { services = [ echo ] }
 workload tools { services = [ stream, rpc, plain ] }
 workload far { services = [ both ] }
+workload sipper { services = [ slow ] }
+service slow {}
 service echo {}
 service stream {}
 service rpc {}
 service plain {}
 service both {}
-intention { source = web  destination = "*"  action = allow }
+intention { source = web     destination = "*"   action = allow }
+intention { source = sender  destination = slow  action = allow }
 CONF
 hosts_up a b
 join_all
@@ -165,6 +170,20 @@ test_deaths() {
 	check "a new porter serves" within 10 back
 }
 
+# What a container sent before its end arrives, also where the reader is much slower; and then the end.
+test_leaving() {
+	local sips="$HOSTS_DIR/b/c/sipper/out"
+	sipped() { [ "$(grep -c "bytes, then" "$sips")" = "$1" ]; }
+	on b ctr_run sipper $TOOL sip slow 50
+	within 10 on b listens slow || fail "slow listens"
+	within 10 on a knows slow || fail "a hears of slow"
+	on a ctr_run sender $TOOL leave slow 1300
+	check "a container that sends and ends: its reader is done" within 20 sipped 1
+	check_equal "with all of it, and then the end" "1331200 bytes, then the end" "$(grep "bytes, then" "$sips" | tail -1)"
+	check "the lane is gone, too" within 10 lanes_are a 0
+	on b ctr_kill sipper
+}
+
 # Both ends only read a stream. Whatever goes between them, neither may take it for the end; nor the end for anything else.
 hearing() { # NAME - as talking()
 	N_ENDED=$(grep -c 'stream ended' "$HOSTS_DIR/b/c/tools/out" || true)
@@ -235,6 +254,6 @@ test_partition() {
 	wait "$TALK" || true
 }
 
-for t in ${TESTS:-main_job who_may cuts deaths broken many nearest partition}; do
+for t in ${TESTS:-main_job who_may cuts deaths leaving broken many nearest partition}; do
 	"test_$t"
 done
