@@ -173,6 +173,13 @@ usleep 3000000
 check "the wire is cut: so is the lane" within 40 gone
 is_cut
 check "the wire is back: redis answers" within 90 is_pong
+# SoftRoCE answers no request for a connection any more where its network card was down, so b makes itself another device.
+set_rdma b off
+check "b does without" within 60 goes_by tls
+check "b has let go of the old device" within 60 b_has_none
+on_b "rdma link delete rxe0; rdma link add rxe0 type rxe netdev eth0"
+set_rdma b auto
+check "and has a new one: by RDMA" within 60 goes_by 'rdma(rxe0)'
 
 if [ $N_FAILED != 0 ]; then
 	tail -n 80 $LOG | cut -c1-400 | sed 's/^/#   /'
