@@ -82,10 +82,12 @@ int bench_meet_listen(const struct sockaddr_storage *a, socklen_t size, int *ret
 
 int bench_meet_take(int listener, int *ret)
 {
+	struct timeval limit = { .tv_sec = BENCH_SETUP_MS / 1000 };
 	int one = 1, fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	*ret = fd;
 	return 0;

@@ -20,6 +20,7 @@
  */
 #include "base/address.h"
 #include "base/log.h"
+#include "core/revoked.h"
 #include "daemon/linker_int.h"
 #include "rdma/seal.h"
 
@@ -31,6 +32,8 @@
 
 enum {
 	DONES_PER_POLL = 64,
+	/* Then sessions have their turn: peers may send immediates faster than they are taken. */
+	POLL_ROUNDS = 8,
 	/* Operations that a flush may need: a head, and a batch in four pieces. */
 	FLUSH_OPS = 5,
 	/* A quarter of the smaller one holds a record (RDMA_RECORD_SIZE). */
@@ -53,6 +56,7 @@ struct rdma_peer {
 	struct source_key key;
 	struct remote_domain *domain;
 	unsigned n_ways, n_failures; /* failures: since one went well */
+	uint64_t pinned;	     /* bytes that its ways take, or will */
 	uint64_t rest_until_ns;	     /* no new connection before */
 };
 
@@ -160,6 +164,7 @@ static bool retry(struct linker *k)
 bool rdma_poll(struct linker *k)
 {
 	struct remote_done dones[DONES_PER_POLL];
+	unsigned rounds = 0;
 	bool any = false;
 	int n;
 
@@ -171,7 +176,8 @@ bool rdma_poll(struct linker *k)
 		for (int i = 0; i < n; i++)
 			on_done(k, &dones[i]);
 		any |= n > 0;
-	} while (n == DONES_PER_POLL);
+	} while (n == DONES_PER_POLL && ++rounds < POLL_ROUNDS);
+	k->remote_event = n == DONES_PER_POLL;
 	if (n < 0)
 		device_gone(k);
 	return retry(k) || any;
@@ -285,6 +291,7 @@ void rdma_close(struct linker *k, struct session *s)
 	if (w->memory)
 		munmap(w->memory, w->memory_size);
 	k->rdma_pinned -= w->memory_size;
+	w->peer->pinned -= w->memory_size;
 	if (s->rdma.switched_in && s->rdma.switched_out && !s->rdma.lost)
 		w->peer->n_failures = 0;
 	rdma_peer_put(k, w->peer);
@@ -333,7 +340,7 @@ static int fail(struct linker *k, struct session *s, const char *why)
 static const char *error_text(char *buf, size_t size, const char *what, int error)
 {
 	if (error == -EDQUOT)
-		snprintf(buf, size, "%s: this peer's sessions have %d MiB of rings already", what, LIMIT_RDMA_PEER_MIB);
+		snprintf(buf, size, "%s: this peer's sessions have as many connections as they may, or %d MiB of rings", what, LIMIT_RDMA_PEER_MIB);
 	else if (error == -EACCES)
 		snprintf(buf, size, "%s: the peer broke the rules of RDMA, and is left alone for a while", what);
 	else if (error == -EMFILE)
@@ -360,22 +367,34 @@ static int way_secrets(struct session *s, struct rdma_way *w)
 	return tls_export(&s->tls, TLS_EXPORTER_RDMA, w->secret);
 }
 
+/* Whose sessions share a domain: those of one host, by whom its certificate was issued to; several hosts may come from one address. */
+static struct source_key peer_key(const struct session *s)
+{
+	const char *part = serial_host_part(s->tls.peer.serial);
+
+	return part ? (struct source_key){ .kind = SOURCE_HOST, .name = strtoull(part, NULL, 16) } : s->source->key;
+}
+
 /* @cap_log2: 0: there is no room. Return: NULL, or why not. */
 static const char *way_new(struct linker *k, struct session *s, uint8_t cap_log2, char *buf, size_t size)
 {
+	struct source_key key = peer_key(s);
 	struct rdma_peer *p = NULL;
 	struct rdma_way *w;
 	int r;
 
 	if (cap_log2 == 0)
 		return "this host's rings take as much memory as they may (LIMIT_RDMA_PINNED_MIB)";
-	r = rdma_peer_get(k, &s->source->key, &p);
+	r = rdma_peer_get(k, &key, &p);
 	if (r < 0)
 		return error_text(buf, size, "a domain for the peer", r);
 	if (k->now_ns < p->rest_until_ns)
 		return "RDMA to this peer failed a moment ago";
 	if (remote_domain_quarantine_ns(p->domain))
 		return "the peer broke the rules of RDMA, and is left alone for a while";
+	/* Also of what is only asked for: it is held until the connection comes, or does not. */
+	if (p->n_ways >= LIMIT_RDMA_CONNS / 4 || ring_remote_memory_size(cap_log2) > PEER_PINNED_MAX - p->pinned)
+		return error_text(buf, size, "rings for the peer", -EDQUOT);
 	w = calloc(1, sizeof(*w));
 	if (!w || way_secrets(s, w) < 0) {
 		free(w);
@@ -388,6 +407,7 @@ static const char *way_new(struct linker *k, struct session *s, uint8_t cap_log2
 	w->cap_log2 = cap_log2;
 	w->memory_size = ring_remote_memory_size(cap_log2); /* counted from now on, so that not all who ask get it */
 	k->rdma_pinned += w->memory_size;
+	p->pinned += w->memory_size;
 	p->n_ways++;
 	s->rdma.way = w;
 	TAILQ_INSERT_TAIL(&k->ways, w, of_linker);
@@ -507,8 +527,14 @@ static int on_here(struct linker *k, struct session *s, const struct frame *f)
 	if (r == 0)
 		r = remote_connect(&w->conn, w->peer->domain, f->u.rdma.address, token);
 	explicit_bzero(token, sizeof(token));
-	if (r < 0)
-		return fail(k, s, error_text(buf, sizeof(buf), "a connection to the peer", r));
+	if (r < 0) {
+		const char *why = error_text(buf, sizeof(buf), "a connection to the peer", r);
+
+		if (r != -EMFILE && r != -ENOMEM && r != -EDQUOT)
+			return fail(k, s, why);
+		stay(k, s, why); /* for want of something here, which is nothing against the peer */
+		return 0;
+	}
 	remote_conn_set_user(w->conn, w);
 	return 0;
 }
@@ -715,8 +741,11 @@ int rdma_receive(struct session *s, uint8_t *to, uint32_t *ret_size)
 
 bool rdma_has_room(struct linker *k, struct session *s)
 {
-	int r = ring_remote_has_room(s->rdma.way->ring, RDMA_RECORD_SIZE);
+	int r;
 
+	if (s->rdma.way->down) /* why is about to be known: what is not taken from applications is not lost */
+		return false;
+	r = ring_remote_has_room(s->rdma.way->ring, RDMA_RECORD_SIZE);
 	if (r < 0)
 		(void)rdma_failed(k, s, r);
 	if (r == 0)
