@@ -549,6 +549,29 @@ static void test_a_record_that_does_not_open(void **state)
 	expect_rest(b);
 }
 
+/* What applications say after the connection is gone is not told as delivered. */
+static void test_words_after_the_connection_broke(void **state)
+{
+	struct bed *b = *state;
+	struct bed_lane l = bed_lane(b);
+	uint64_t end_ns = clock_ns() + BED_WAIT_MS * UINT64_C(1000000);
+	char byte;
+
+	expect_both(b);
+	expect_works(&l);
+	shutdown(l.server, SHUT_WR);
+	assert_int_equal(get(l.client, &byte, 1), 0);
+	atomic_store(&b->faults[BED_A].breaks, true); /* at a, which waits a while for a word of why */
+	while (atomic_load(&b->faults[BED_A].breaks) && clock_ns() < end_ns)
+		usleep(1000);
+	usleep(20000);
+	(void)!send(l.client, "the last words", 14, MSG_NOSIGNAL); /* refused if the lane was cut already */
+	close(l.client);
+	expect_lost(b, &l);
+	assert_true(recv(l.server, &byte, 1, MSG_DONTWAIT) <= 0);
+	close(l.server);
+}
+
 /* A host that takes nothing from its ring any more. */
 static void test_a_ring_that_stays_full(void **state)
 {
@@ -1000,6 +1023,86 @@ static void test_records_that_are_none(void **state)
 	(void)bed_hear_session(b, BED_B, SESSION_DOWN);
 }
 
+/* b's device at our end has its turn; what b says of sessions that ended is counted. */
+static unsigned downs_within(struct bed *b, unsigned ms)
+{
+	uint64_t end_ns = clock_ns() + ms * UINT64_C(1000000);
+	struct remote_done d;
+	unsigned n = 0;
+
+	while (clock_ns() < end_ns) {
+		(void)!remote_poll(g_device, &d, 1);
+		while (bed_has_heard(b, BED_B, LB_SESSION, 5))
+			n += bed_hear(b, BED_B, LB_SESSION, NULL).u.session.state == SESSION_DOWN;
+	}
+	return n;
+}
+
+/* Several hosts may come from one address: what one of them breaks is its own. */
+static void test_another_host_at_its_address(void **state)
+{
+	struct bed *b = *state;
+	static uint8_t bytes[64];
+	struct liar *honest, *breaker, *again;
+
+	b->issued_to = "honest";
+	honest = liar_switches(b, 0);
+	b->issued_to = "breaker";
+	breaker = liar_switches(b, OTHER_SECRET);
+	assert_int_equal(downs_within(b, 100), 0);
+	send_record(breaker, 0, 0, bytes, 64); /* it does not open */
+	assert_int_equal(downs_within(b, 600), 1);
+	send_record(honest, 0, 0, bytes, (uint32_t)frame_put_ping(bytes, FRAME_PING, 5));
+	until(honest, &honest->has_data);
+	liar_free(breaker);
+	again = liar_new(b, FRAME_HAS_RDMA); /* and now it is left alone */
+	ask(again, 1, CAP);
+	assert_true(take(again, FRAME_RDMA));
+	assert_int_equal(again->got.u.rdma.step, RDMA_NO);
+	liar_free(again);
+	b->issued_to = "honest"; /* which is not */
+	again = liar_new(b, FRAME_HAS_RDMA);
+	ask(again, 1, CAP);
+	assert_true(take(again, FRAME_RDMA));
+	assert_int_equal(again->got.u.rdma.step, RDMA_HERE);
+	liar_free(again);
+	liar_free(honest);
+}
+
+enum { ASKERS = LIMIT_RDMA_CONNS / 4 + 32 };
+
+/* A host that asks, and does not come, holds a part of what there is, not all. */
+static void test_a_host_that_asks_for_all(void **state)
+{
+	struct bed *b = *state;
+	static struct liar *x[ASKERS];
+	struct liar *honest;
+	unsigned n_here = 0;
+
+	b->issued_to = "asker";
+	for (unsigned i = 0; i < ASKERS; i++) {
+		x[i] = liar_new(b, FRAME_HAS_RDMA);
+		(void)bed_has_heard(b, BED_B, LB_STATS, 0); /* its reports are read */
+	}
+	for (unsigned i = 0; i < ASKERS; i++)
+		ask(x[i], 1, CAP);
+	for (unsigned i = 0; i < ASKERS; i++) {
+		assert_true(take(x[i], FRAME_RDMA));
+		n_here += x[i]->got.u.rdma.step == RDMA_HERE;
+	}
+	assert_in_range(n_here, 1, LIMIT_RDMA_CONNS / 4);
+	b->issued_to = "honest";
+	honest = liar_new(b, FRAME_HAS_RDMA);
+	ask(honest, 1, CAP);
+	assert_true(take(honest, FRAME_RDMA));
+	assert_int_equal(honest->got.u.rdma.step, RDMA_HERE);
+	liar_free(honest);
+	for (unsigned i = 0; i < ASKERS; i++) {
+		liar_free(x[i]);
+		(void)bed_has_heard(b, BED_B, LB_STATS, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1028,8 +1131,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keys_that_are_none, setup_b, teardown),
 		cmocka_unit_test_setup_teardown(test_frames_where_they_are_not_due, setup_b, teardown),
 		cmocka_unit_test_setup_teardown(test_records_that_are_none, setup_b, teardown),
+		cmocka_unit_test_setup_teardown(test_another_host_at_its_address, setup_b, teardown),
+		cmocka_unit_test_setup_teardown(test_a_host_that_asks_for_all, setup_b, teardown),
 		cmocka_unit_test_setup_teardown(test_one_has_none, setup_b, teardown),
 		cmocka_unit_test_setup_teardown(test_the_connection_breaks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_words_after_the_connection_broke, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_record_that_does_not_open, setup, teardown),
 	};
 
