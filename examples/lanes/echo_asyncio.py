@@ -45,7 +45,7 @@ async def main(service="echo"):
             except sealane.NoDaemon:  # it is away; the call finds it again
                 await asyncio.sleep(1)
                 continue
-            print(f"lane {lane.peer.lane_id} from {lane.peer.service}", flush=True)
+            print(f"lane {lane.peer.lane_id:016x} from {lane.peer.service}", flush=True)
             task = asyncio.create_task(serve(lane))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -52,7 +52,7 @@ int main(int argc, char **argv)
 			fprintf(stderr, "%s\n", sealane_last_error());
 			continue;
 		}
-		printf("lane %llu from %s, %s\n", (unsigned long long)sealane_peer(lane)->lane_id, sealane_peer(lane)->service,
+		printf("lane %016llx from %s, %s\n", (unsigned long long)sealane_peer(lane)->lane_id, sealane_peer(lane)->service,
 		       sealane_peer(lane)->spiffe_id);
 		fflush(stdout);
 		if (pthread_create(&thread, NULL, serve, lane) != 0)

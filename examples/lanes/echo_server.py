@@ -23,7 +23,7 @@ def serve(lane):
 def main(service="echo"):
     with sealane.listen(service, kind=sealane.MESSAGES) as listener:
         for lane in listener:
-            print(f"lane {lane.peer.lane_id} from {lane.peer.service}, {lane.peer.spiffe_id}", flush=True)
+            print(f"lane {lane.peer.lane_id:016x} from {lane.peer.service}, {lane.peer.spiffe_id}", flush=True)
             threading.Thread(target=serve, args=[lane], daemon=True).start()
 
 

@@ -3,7 +3,7 @@
  * the intention, the way, the other host, the library; then both ends, and what to run where if the answer is no. The daemon has decided all
  * of it (broker_explain.c); here are only words.
  *
- * Exits 0 when the pair is allowed and 1 when it is denied, so that a script can ask.
+ * Exits 0 when the pair is allowed and 1 when it is denied, here or by another host when it was asked last, so that a script can ask.
  */
 #include "cli/api.h"
 #include "cli/table.h"
@@ -90,16 +90,21 @@ static const char *explain_remedy(const char *code)
 	return "`sealane ls hosts` here, and the log there";
 }
 
-static void explain_refusal(const json_t *refused)
+static void explain_refusal(const json_t *refused, const char *destination)
 {
 	const char *code = explain_or(refused, "code", "failed"), *why = explain_or(refused, "why", "");
 	char age[UNIT_TEXT_SIZE];
+	AUTO_FREE(char) remedy = NULL;
 	AUTO_FREE(char) text = NULL;
 
 	if (!json_is_object(refused))
 		return;
+	if (api_bool(refused, "certificate"))
+		remedy = api_path("no intention changes that: on host %s, run `sealane ls certificates`; on the authority, `sealane ca ls` lists what is revoked, "
+				  "and `sealane ca unrevoke %s@%s` takes it back", explain_or(refused, "host", "?"), destination, explain_or(refused, "host", "?"));
 	text = api_path("host %s, %s ago: %s%s%s (%s)", explain_or(refused, "host", "?"),
-			unit_format_age(age, (int64_t)time(NULL) - api_i64(refused, "at")), code, why[0] ? ": " : "", why, explain_remedy(code));
+			unit_format_age(age, (int64_t)time(NULL) - api_i64(refused, "at")), code, why[0] ? ": " : "", why,
+			remedy ? remedy : explain_remedy(code));
 	explain_line("refused last", text);
 }
 
@@ -137,7 +142,7 @@ static void explain_link(const json_t *e)
 	if (api_i64(link, "more"))
 		explain_line("", "and more");
 	explain_line("lacks", explain_or(link, "lacks", in ? "nothing on this host" : "nothing: a certificate and a host are there"));
-	explain_refusal(json_object_get(link, "refused"));
+	explain_refusal(json_object_get(link, "refused"), destination);
 	host = i == 1 ? json_array_get(json_object_get(link, "hosts"), 0) : NULL; /* of several each one decides for itself */
 	other = api_path("%s%s, by its own intentions: there, run `sealane explain %s %s`",
 			 api_has(host, "name") ? "host " : in ? "the source's host" : "the destination's host", explain_or(host, "name", ""), source, destination);
@@ -159,15 +164,26 @@ static void explain_to_allow(const json_t *e)
 	}
 }
 
+/* Another host said no when it was asked last. */
+static bool explain_refused(const json_t *e)
+{
+	const json_t *refused = json_object_get(json_object_get(e, "link"), "refused");
+
+	return strcmp(explain_or(refused, "code", ""), "denied") == 0;
+}
+
 /* "allowed by this host (a); host b said no when it was asked last" */
 static char *explain_head(const json_t *e, bool allowed)
 {
 	const json_t *link = json_object_get(e, "link"), *refused = json_object_get(link, "refused");
-	bool no = strcmp(explain_or(refused, "code", ""), "denied") == 0;
+	bool no = explain_refused(e);
 	const char *word = allowed ? "allowed" : "denied";
 
 	if (!json_is_object(link))
 		return api_path("%s -> %s: %s", api_str(e, "source"), api_str(e, "destination"), word);
+	if (no && api_bool(refused, "certificate"))
+		return api_path("%s -> %s: %s by this host (%s); but it did not take the certificate of host %s when that was asked last", api_str(e, "source"),
+				api_str(e, "destination"), word, explain_or(e, "host", "?"), explain_or(refused, "host", "?"));
 	return api_path("%s -> %s: %s by this host (%s); %s%s", api_str(e, "source"), api_str(e, "destination"), word, explain_or(e, "host", "?"),
 			no ? "denied when it was asked last by host " : "another one decides too", no ? explain_or(refused, "host", "?") : "");
 }
@@ -222,6 +238,7 @@ int verb_explain(struct cli *c, int argc, char **argv)
 	AUTO_FREE(char) destination = NULL;
 	AUTO_FREE(char) path = NULL;
 	const char *decision;
+	bool allowed;
 	int r = cli_begin(c, NULL, 0, argc, argv, OPT_OPERANDS_ANYWHERE, 2, 2);
 
 	if (r < 0)
@@ -233,10 +250,11 @@ int verb_explain(struct cli *c, int argc, char **argv)
 	if (r != CLI_OK)
 		return r;
 	decision = api_str(reply.json, "decision");
-	r = decision && strcmp(decision, "allow") == 0 ? CLI_OK : CLI_FAILED;
+	allowed = decision && strcmp(decision, "allow") == 0;
+	r = allowed && !explain_refused(reply.json) ? CLI_OK : CLI_FAILED;
 	if (c->json)
 		return r;
-	AUTO_FREE(char) head = explain_head(reply.json, r == CLI_OK);
+	AUTO_FREE(char) head = explain_head(reply.json, allowed);
 
 	text_put(stdout, head);
 	putchar('\n');

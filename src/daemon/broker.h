@@ -124,6 +124,7 @@ struct pair_key {
 /* What another host said no with, when it was asked for a lane of the pair last. */
 struct pair_refusal {
 	uint32_t code; /* enum link_code */
+	bool certificate; /* this host said it of the other one's certificate */
 	int64_t at_unix_s;
 	char host[LIMIT_NAME_SIZE];
 	char why[256];

@@ -51,7 +51,9 @@ static const char *why_of(const struct credential *c)
 static json_t *one_certificate(struct broker *b, const struct credential *c)
 {
 	char id[LIMIT_SPIFFE_ID_SIZE];
-	json_t *o = json_pack("{s:s,s:s,s:s,s:s}", "name", c->name, "spiffe_id", ca_id(id, c), "state", state_of(b, c), "why", why_of(c));
+	bool nameless = !c->service.name[0] && !g_ca.membership.host[0]; /* it has not joined: then what it would be called */
+	json_t *o = json_pack("{s:s,s:s,s:s,s:s}", "name", c->name, "spiffe_id", nameless ? host_id_format(id, g_ca.trust_domain, b->host) : ca_id(id, c),
+			      "state", state_of(b, c), "why", why_of(c));
 
 	if (!o || !c->now.pem)
 		return o;

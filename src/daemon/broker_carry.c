@@ -436,6 +436,7 @@ static void note_refusal(struct lane *l, const struct link_host *h, const struct
 	if (!h || f->code == LINK_PEER || !p || (!p->refusal && !(p->refusal = calloc(1, sizeof(*p->refusal)))))
 		return; /* PEER: the client left */
 	p->refusal->code = f->code;
+	p->refusal->certificate = f->certificate != 0;
 	p->refusal->at_unix_s = unix_now_s();
 	memcpy(p->refusal->host, h->name, sizeof(p->refusal->host));
 	memcpy(p->refusal->why, f->why, sizeof(p->refusal->why));

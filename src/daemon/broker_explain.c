@@ -227,7 +227,7 @@ static void explain_to_allow(struct broker *b, const struct service_name *source
 
 	if (decides && (!i || i->action != INTENTION_ALLOW))
 		add_command(e, b->host, source, destination);
-	if (e->refusal && e->refusal->code == LINK_DENIED)
+	if (e->refusal && e->refusal->code == LINK_DENIED && !e->refusal->certificate) /* else no intention changes it */
 		add_command(e, e->refusal->host, source, destination);
 }
 

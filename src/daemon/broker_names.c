@@ -3,7 +3,7 @@
  * what is taken back has to be known (broker_authority_revoke.c), and what is given need not be: a grant or a token for it is made, and a note
  * comes with the answer that says which known name it is near to.
  *
- * Known to the book: what the authority has granted, put into tokens, issued. For notes also what this host's configuration names, and what other
+ * Known to the book: what the authority has granted, put into tokens that are open, issued. For notes also what this host's configuration names, and what other
  * hosts say that they offer. A note is for people: nothing is decided by it.
  */
 #include "daemon/broker_names.h"
@@ -52,6 +52,8 @@ static int know_token(void *arg, const struct state_token *t)
 	struct service_pattern p;
 	char text[STATE_SERVICES_SIZE], *save = NULL;
 
+	if (!ca_token_is_open(t))
+		return 0; /* what it gave stands in grants; one that was withdrawn may have been a slip */
 	memcpy(text, t->services, sizeof(text));
 	for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
 		if (service_pattern_parse(&p, word, NULL) == 0 && p.rank == PATTERN_EXACT && know_service(k, &p.service) < 0)

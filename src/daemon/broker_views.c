@@ -531,8 +531,8 @@ static uint32_t open_lanes_of(const struct broker *b, const struct service_name 
 
 static json_t *view_refusal(const struct pair_refusal *r)
 {
-	return !r ? json_null() : json_pack("{s:o,s:s,s:o,s:I}", "host", text(r->host), "code", link_code_name(r->code), "why", text(r->why), "at",
-					    (json_int_t)r->at_unix_s);
+	return !r ? json_null() : json_pack("{s:o,s:s,s:o,s:I,s:b}", "host", text(r->host), "code", link_code_name(r->code), "why", text(r->why), "at",
+					    (json_int_t)r->at_unix_s, "certificate", r->certificate);
 }
 
 /* Which hosts have it (or want it), and what keeps a lane from going there now. */

@@ -172,11 +172,12 @@ static void lane_free(struct linker *k, struct llane *l)
 	llane_give(k, l);
 }
 
-void llane_fail(struct linker *k, struct llane *l, enum link_code code, const char *why, bool hand_back)
+static void lane_fail(struct linker *k, struct llane *l, struct role_link_failed f, const char *why, bool hand_back)
 {
-	struct role_msg m = { .type = LB_FAILED, .u.link_failed = { .lane_id = l->id, .code = code } };
+	struct role_msg m = { .type = LB_FAILED, .u.link_failed = f };
 	bool whole = hand_back && l->fd >= 0 && l->bytes_out == 0;
 
+	m.u.link_failed.lane_id = l->id;
 	snprintf(m.u.link_failed.why, sizeof(m.u.link_failed.why), "%s", why);
 	linker_send(k, &m, whole ? l->fd : -1);
 	if (whole) {
@@ -184,6 +185,11 @@ void llane_fail(struct linker *k, struct llane *l, enum link_code code, const ch
 		close(take_fd(&l->fd));
 	}
 	lane_free(k, l);
+}
+
+void llane_fail(struct linker *k, struct llane *l, enum link_code code, const char *why, bool hand_back)
+{
+	lane_fail(k, l, (struct role_link_failed){ .code = code }, why, hand_back);
 }
 
 static bool lingering_event(struct linker *k, struct llane *l, uint32_t events)
@@ -822,7 +828,7 @@ void llane_disown(struct linker *k, struct llane *l, const char *why)
 		return;
 	}
 	lane_tell_far(k, l, LINK_CUT);
-	llane_fail(k, l, LINK_DENIED, why, true);
+	lane_fail(k, l, (struct role_link_failed){ .code = LINK_DENIED, .certificate = 1 }, why, true);
 }
 
 void llane_recall(struct linker *k, uint64_t id)

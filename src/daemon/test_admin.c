@@ -349,7 +349,7 @@ static void test_explain(void **state)
 	AUTO_REPLY far = ask(*state, "GET", "/v1/explain?source=web&destination=far", NULL);
 	assert_non_null(strstr(far.body, "\"link\":{\"direction\":\"out\",\"hosts\":[{\"name\":\"b\",\"address\":\"10.0.0.2:7443\",\"state\":\"down\","
 				   "\"session\":false,\"takes\":\"socket\",\"path\":null,\"path_why\":null}],\"more\":1,\"lacks\":\"a certificate\",\"refused\":{\"host\":\"b\","
-				   "\"code\":\"denied\",\"why\":\"not here\",\"at\":1700000000}}"));
+				   "\"code\":\"denied\",\"why\":\"not here\",\"at\":1700000000,\"certificate\":false}}"));
 	assert_non_null(strstr(far.body, "\"to_allow\":[{\"host\":\"b\",\"command\":\"sealane intention allow default/web default/far\"}]"));
 	assert_string_equal(json_string_value(json_object_get(none.json, "decision")), "deny");
 	assert_true(json_is_null(json_object_get(none.json, "intention")));

@@ -507,6 +507,7 @@ static void test_before_all(void **state)
 	assert_int_equal(http(h, "GET", "/v1/certificates", ""), 200);
 	assert_told("\"source\":\"none\"", "\"host\":\"a\"");
 	assert_then("default/web", "sealane ca init");
+	assert_non_null(strstr(g_answer, "\"spiffe_id\":\"spiffe://sealane.local/host/a\""));
 	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"b\"}"), 409);
 	assert_non_null(strstr(g_answer, "sealane ca init"));
 	assert_int_equal(http(h, "POST", "/v1/join", "{\"token\":\"sl2.abc\"}"), 409);
@@ -1395,6 +1396,9 @@ static void test_nothing_by_this_name(void **state)
 	struct bed *t = h->test;
 
 	grant(h, "{\"host\":\"b\",\"service\":\"api\"}");
+	/* A token that was withdrawn has told nobody of a host of that name. */
+	assert_int_equal(http(h, "POST", "/v1/ca/tokens", "{\"host\":\"bb\",\"services\":[\"redsi\"]}"), 200);
+	assert_int_equal(http(h, "DELETE", "/v1/ca/tokens?what=bb", ""), 200);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		take_back(h, cases[i].what, cases[i].status);
 		if (!strstr(g_answer, cases[i].why))

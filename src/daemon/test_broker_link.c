@@ -269,6 +269,15 @@ static void failed(struct host *h, uint64_t lane, uint32_t code, bool back)
 	say(h, &m, back ? fd : -1);
 }
 
+/* The linker does not take the certificate of the service there. */
+static void disowned(struct host *h, uint64_t lane)
+{
+	struct role_msg m = { .type = LB_FAILED, .u.link_failed = { .lane_id = lane, .code = LINK_DENIED, .certificate = 1 } };
+	AUTO_FD fd = take_fd(&linker(h)->carried);
+
+	say(h, &m, fd);
+}
+
 /* ------------------------------------------------------------------ what a linker is told */
 
 static void test_told(void **state)
@@ -1806,6 +1815,11 @@ static void test_explained_refusals(void **state)
 	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
 	assert_then("\"decision\":\"allow\"", "\"to_allow\":[{\"host\":\"b\",\"command\":\"sealane intention allow default/web default/far\"}]");
 	assert_then("\"refused\":{\"host\":\"b\"", "\"code\":\"denied\"");
+	client(h, "web", 3);
+	disowned(h, want_told(h, BL_CARRY)->u.carry.lane_id);
+	assert_int_equal(http(h, "GET", "/v1/explain?source=web&destination=far", ""), 200);
+	assert_then("\"refused\":{\"host\":\"b\"", "\"certificate\":true");
+	assert_then("\"decision\":\"allow\"", "\"to_allow\":[]"); /* no intention changes it */
 	client(h, "web", 2);
 	lane = want_told(h, BL_CARRY)->u.carry.lane_id;
 	opened(h, lane);

@@ -780,6 +780,7 @@ static void expect_revoked(struct bed *b, const char *service, uint32_t kid)
 	m = bed_hear(b, BED_A, LB_FAILED, &fd);
 	assert_int_equal(m.u.link_failed.lane_id, a_id);
 	assert_int_equal(m.u.link_failed.code, LINK_DENIED);
+	assert_int_equal(m.u.link_failed.certificate, 1);
 	assert_non_null(strstr(m.u.link_failed.why, "revoked"));
 	expect(fd, "mine");
 	assert_int_equal(bed_hear(b, BED_B, LB_CLOSED, NULL).u.stats.lane_id, b_id);

@@ -518,7 +518,7 @@ struct role_link_no {
 struct role_link_failed {
 	uint64_t lane_id;
 	uint32_t code; /* enum link_code: what the far host said, or LINK_FAILED if none was reached */
-	uint32_t pad;
+	uint32_t certificate; /* 1: DENIED by this host: it does not take the certificate of the service there */
 	char why[256];
 };
 
