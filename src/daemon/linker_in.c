@@ -57,7 +57,7 @@ static int session_on_frame(struct linker *k, struct session *s, const struct fr
 		on_ping(k, s, f->u.ping);
 		return 0;
 	case FRAME_PONG:
-		rdma_on_pong(k, s, f->u.ping); /* else that it was heard is all that counts */
+		session_on_pong(k, s, f->u.ping);
 		return 0;
 	case FRAME_RDMA:
 		return rdma_on_frame(k, s, f);

@@ -298,6 +298,7 @@ struct session {
 	uint64_t deadline_ns; /* DIALING to GREETED; UP: of questions to an authority */
 	uint64_t up_ns;
 	uint64_t heard_ns, ping_ns, idle_ns;
+	uint64_t asked_ns, answered_ns; /* PING before its end: sent, and that of the last PONG */
 
 	struct session_rdma rdma;
 	enum session_reason reason; /* OVER */
@@ -535,6 +536,8 @@ MUST_CHECK bool session_work(struct linker *k, struct session *s);
 /* session_goaway() - once. What crosses it is still taken, but when the linker drains. session_goaway_all(): to those that carry lanes. */
 void session_goaway(struct linker *k, struct session *s);
 void session_goaway_all(struct linker *k);
+/* session_on_pong() - the answer to a PING; else that anything was heard is all that counts. */
+void session_on_pong(struct linker *k, struct session *s, uint64_t value);
 /* session_lane_gone() - one lane less. */
 void session_lane_gone(struct linker *k, struct session *s);
 
@@ -584,9 +587,6 @@ void rdma_flush(struct linker *k, struct session *s);
 int rdma_failed(struct linker *k, struct session *s, int error);
 /* rdma_tick() - a ring that stays full. Return: when it wants the next. */
 uint64_t rdma_tick(struct linker *k, struct session *s);
-/* rdma_is_drained() - has the peer read all that was sent? False: it is asked, and rdma_on_pong() follows. */
-bool rdma_is_drained(struct linker *k, struct session *s);
-void rdma_on_pong(struct linker *k, struct session *s, uint64_t value);
 /* rdma_drain() - its TCP connection is over: what had come by the ring is still taken. */
 void rdma_drain(struct linker *k, struct session *s);
 /* rdma_end() - it ends, and not in order: if its RDMA connection broke before, that is the reason. */

@@ -82,7 +82,6 @@ struct rdma_way {
 	bool waits_ops;	    /* there was no place in the connection's queue */
 	uint64_t gone_ns;   /* the peer closed it: what it says of that by TCP is waited for until then; 0: it did not */
 	uint64_t full_ns;   /* since when nothing can be sent; 0: it can */
-	uint64_t asked_ns, answered_ns; /* PING before the end: sent, and that of the last PONG */
 };
 
 /* -- the device */
@@ -789,31 +788,6 @@ uint64_t rdma_tick(struct linker *k, struct session *s)
 	if (k->now_ns >= due)
 		session_over(k, s, SESSION_TIMEOUT, "the other side took nothing from its ring for link_timeout");
 	return due;
-}
-
-void rdma_on_pong(struct linker *k, struct session *s, uint64_t value)
-{
-	if (!s->rdma.way)
-		return;
-	s->rdma.way->answered_ns = value;
-	if (s->n_lanes == 0)
-		linker_wake_at(k, k->now_ns);
-}
-
-bool rdma_is_drained(struct linker *k, struct session *s)
-{
-	struct rdma_way *w = s->rdma.way;
-	uint8_t *to;
-
-	if (!w || !s->rdma.switched_out || (w->asked_ns > s->idle_ns && w->answered_ns == w->asked_ns))
-		return true;
-	if (w->asked_ns > s->idle_ns)
-		return false;
-	to = session_control(k, s, FRAME_PING_SIZE);
-	w->asked_ns = k->now_ns > s->idle_ns ? k->now_ns : s->idle_ns + 1;
-	if (to)
-		session_control_done(k, s, frame_put_ping(to, FRAME_PING, w->asked_ns));
-	return false;
 }
 
 void rdma_drain(struct linker *k, struct session *s)
