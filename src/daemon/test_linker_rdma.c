@@ -285,12 +285,13 @@ static void test_goaway_crosses(void **state)
 }
 
 /* Bytes of a stream, each of which tells its place. */
-enum { BULK = 24 << 20, PIECE = 65536 };
+/* What goes first, while no connection may come, is little: it has to be over before connecting is given up. */
+enum { BULK = 24 << 20, FIRST = 512 << 10, PIECE = 65536 };
 
 struct stream {
 	int fd;
 	uint32_t seed;
-	size_t sent, read;
+	size_t size, sent, read;
 };
 
 static uint8_t byte_at(uint32_t seed, size_t at)
@@ -301,7 +302,7 @@ static uint8_t byte_at(uint32_t seed, size_t at)
 static void step_out(struct stream *s)
 {
 	uint8_t buf[PIECE];
-	size_t n = BULK - s->sent < PIECE ? BULK - s->sent : PIECE;
+	size_t n = s->size - s->sent < PIECE ? s->size - s->sent : PIECE;
 	ssize_t done;
 
 	for (size_t i = 0; i < n; i++)
@@ -324,12 +325,12 @@ static void step_in(struct stream *s, uint32_t seed)
 }
 
 /* Both ways at once, each byte compared. */
-static void bulk(struct bed_lane *l)
+static void bulk(struct bed_lane *l, size_t size)
 {
-	struct stream a = { .fd = l->client, .seed = 1 }, b = { .fd = l->server, .seed = 2 };
+	struct stream a = { .fd = l->client, .seed = 1, .size = size }, b = { .fd = l->server, .seed = 2, .size = size };
 
-	while (a.read < BULK || b.read < BULK) {
-		struct pollfd p[] = { { a.fd, (short)(POLLIN | (a.sent < BULK ? POLLOUT : 0)), 0 }, { b.fd, (short)(POLLIN | (b.sent < BULK ? POLLOUT : 0)), 0 } };
+	while (a.read < size || b.read < size) {
+		struct pollfd p[] = { { a.fd, (short)(POLLIN | (a.sent < size ? POLLOUT : 0)), 0 }, { b.fd, (short)(POLLIN | (b.sent < size ? POLLOUT : 0)), 0 } };
 
 		assert_true(poll(p, 2, BED_WAIT_MS) > 0);
 		if (p[0].revents & POLLOUT)
@@ -350,11 +351,11 @@ static void test_it_goes_over_under_load(void **state)
 
 	atomic_store(&b->faults[BED_B].mute, true);
 	l = bed_lane(b);
-	bulk(&l); /* on TLS */
+	bulk(&l, FIRST); /* on TLS */
 	atomic_store(&b->faults[BED_B].mute, false);
-	bulk(&l);
+	bulk(&l, BULK);
 	expect_both(b);
-	bulk(&l);
+	bulk(&l, BULK);
 	assert_true(atomic_load(&b->faults[BED_A].bytes) > BULK && atomic_load(&b->faults[BED_B].bytes) > BULK);
 	bed_lane_close(&l);
 }
@@ -578,6 +579,7 @@ static void test_a_ring_that_stays_full(void **state)
 	struct bed *b = *state;
 	struct bed_lane l = bed_lane(b);
 	static uint8_t bytes[256 << 10];
+	uint32_t reason;
 
 	expect_both(b);
 	atomic_store(&b->faults[BED_B].says_no_room, true);
@@ -592,7 +594,11 @@ static void test_a_ring_that_stays_full(void **state)
 			(void)!recv(l.server, bytes, sizeof(bytes), MSG_DONTWAIT);
 	}
 	assert_int_equal(bed_hear(b, BED_A, LB_CLOSED, NULL).u.stats.end, LANE_END_LINK);
-	assert_int_equal(bed_hear_session(b, BED_A, SESSION_DOWN).reason, SESSION_TIMEOUT);
+	/* The other side hears nothing for as long, and may be the first to end it; to this one that is an end in order. */
+	reason = bed_hear_session(b, BED_A, SESSION_DOWN).reason;
+	if (reason == SESSION_OK)
+		reason = bed_hear_session(b, BED_B, SESSION_DOWN).reason;
+	assert_int_equal(reason, SESSION_TIMEOUT);
 	bed_lane_close(&l);
 }
 
@@ -991,9 +997,19 @@ static void test_frames_where_they_are_not_due(void **state)
 	expect_end(x, SESSION_LOST, "RDMA failed at the other side");
 }
 
+/* A peer that broke the rules at @since_ns, at the earliest, asks again. A slow machine may ask when it is not left alone any more. */
+static void expect_left_alone(struct liar *x, uint64_t since_ns)
+{
+	ask(x, 1, CAP);
+	assert_true(take(x, FRAME_RDMA));
+	if (clock_ns() - since_ns < LIMIT_RDMA_QUARANTINE_MS * UINT64_C(1000000))
+		assert_int_equal(x->got.u.rdma.step, RDMA_NO);
+}
+
 static void test_records_that_are_none(void **state)
 {
 	struct bed *b = *state;
+	uint64_t since_ns;
 	static uint8_t bytes[RDMA_RECORD_MAX + 1];
 	struct liar *x = liar_switches(b, 0);
 
@@ -1012,12 +1028,11 @@ static void test_records_that_are_none(void **state)
 	send_record(x, 0, 0, bytes, 64); /* no frame */
 	expect_end(x, SESSION_PROTOCOL, "unknown type");
 	x = liar_switches(b, OTHER_SECRET);
+	since_ns = clock_ns();
 	send_record(x, 0, 0, bytes, 64); /* it does not open */
 	expect_end(x, SESSION_LOST, "does not keep to the rules");
-	x = liar_new(b, FRAME_HAS_RDMA); /* and now it is left alone */
-	ask(x, 1, CAP);
-	assert_true(take(x, FRAME_RDMA));
-	assert_int_equal(x->got.u.rdma.step, RDMA_NO);
+	x = liar_new(b, FRAME_HAS_RDMA);
+	expect_left_alone(x, since_ns);
 	expect_pong(x);
 	liar_free(x);
 	(void)bed_hear_session(b, BED_B, SESSION_DOWN);
@@ -1044,21 +1059,25 @@ static void test_another_host_at_its_address(void **state)
 	struct bed *b = *state;
 	static uint8_t bytes[64];
 	struct liar *honest, *breaker, *again;
+	uint64_t since_ns;
 
 	b->issued_to = "honest";
 	honest = liar_switches(b, 0);
 	b->issued_to = "breaker";
 	breaker = liar_switches(b, OTHER_SECRET);
 	assert_int_equal(downs_within(b, 100), 0);
+	since_ns = clock_ns();
 	send_record(breaker, 0, 0, bytes, 64); /* it does not open */
-	assert_int_equal(downs_within(b, 600), 1);
+	for (unsigned n = 0; n == 0;) {
+		n = downs_within(b, 200);
+		assert_true(n <= 1 && clock_ns() - since_ns < BED_WAIT_MS * UINT64_C(1000000));
+	}
+	assert_int_equal(downs_within(b, 100), 0);
 	send_record(honest, 0, 0, bytes, (uint32_t)frame_put_ping(bytes, FRAME_PING, 5));
 	until(honest, &honest->has_data);
 	liar_free(breaker);
-	again = liar_new(b, FRAME_HAS_RDMA); /* and now it is left alone */
-	ask(again, 1, CAP);
-	assert_true(take(again, FRAME_RDMA));
-	assert_int_equal(again->got.u.rdma.step, RDMA_NO);
+	again = liar_new(b, FRAME_HAS_RDMA);
+	expect_left_alone(again, since_ns);
 	liar_free(again);
 	b->issued_to = "honest"; /* which is not */
 	again = liar_new(b, FRAME_HAS_RDMA);

@@ -32,7 +32,7 @@ converse() { # SERVER
 }
 server ${EXAMPLE}_echo_server echo
 converse "echo_server.c"
-check_match "the server knows who came" 'lane [0-9]+ from default/client, spiffe://sealane.local/ns/default/svc/client' "$(cat "$CTR_DIR/server/out")"
+check_match "the server knows who came" 'lane [0-9a-f]{16} from default/client, spiffe://sealane.local/ns/default/svc/client' "$(cat "$CTR_DIR/server/out")"
 server ${EXAMPLE}_epoll_server echo
 converse "epoll_server.c"
 server "${PY[@]}" /src/examples/lanes/echo_server.py echo
